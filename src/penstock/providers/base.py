@@ -1,0 +1,122 @@
+"""What the gateway and the dispatcher ask of a provider kind.
+
+An adapter turns bytes into values and back; it opens nothing and keeps nothing between calls
+except a stream's own reader. Bodies pass through byte for byte wherever nothing must change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Protocol
+
+import msgspec
+
+from penstock.units import ChargeModel, LimitName, LimitReading, Usage
+
+
+class Endpoint(StrEnum):
+    """The calls that are served, by the path that both caller and provider know them under."""
+
+    CHAT = "/v1/chat/completions"
+    EMBEDDINGS = "/v1/embeddings"
+    MESSAGES = "/v1/messages"
+
+
+class ParsedCall(msgspec.Struct, frozen=True):
+    """What the gateway needs to know of a request body; the rest stays as it came.
+
+    ``fields`` holds each top-level field as raw JSON, in the caller's order; ``body`` is the
+    request as it came. ``priority`` and ``service_tier`` are the caller's wishes for a class,
+    ``sub_tenant`` whom it names as its own user.
+    """
+
+    endpoint: Endpoint
+    model: str
+    stream: bool
+    body: bytes
+    fields: dict[str, msgspec.Raw]
+    tokens_output_max: int | None = None
+    choices: int = 1
+    include_usage: bool = False
+    priority: int | None = None
+    service_tier: str | None = None
+    sub_tenant: str | None = None
+
+
+class FailureKind(StrEnum):
+    """What an answer other than success means for the unit, and for the limits."""
+
+    REJECTED = "rejected"  # the caller's fault: passed on, never retried
+    AUTH = "auth"  # our provider key was refused: the operator's matter
+    FATAL = "fatal"  # no quota at all (credit, spend cap): waiting does not help
+    RATE = "rate"  # a rate limit: requeued in place
+    DAY = "day"  # a daily limit: that deployment pauses until its reset
+    OVERLOADED = "overloaded"  # the provider's own load (529, 503): requeued, backs off
+    UNAVAILABLE = "unavailable"  # 5xx otherwise: requeued, backs off
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """An unsuccessful answer, classified."""
+
+    kind: FailureKind
+    retry_after_seconds: float | None = None
+    limit: LimitName | None = None  # the limit that the provider named, if it named one
+
+
+class StreamReader(Protocol):
+    """Reads one answer's stream as it passes: counts, and hides what was not asked for."""
+
+    @property
+    def usage(self) -> Usage | None:
+        """What the provider reported so far; None while it has reported nothing."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether the protocol's own end (``[DONE]``, ``message_stop``) has passed."""
+
+    @property
+    def tokens_output_seen(self) -> int:
+        """An estimate of the output tokens that have passed, for streams that break off."""
+
+    @property
+    def failure(self) -> Failure | None:
+        """The provider's error inside a stream that began well (Anthropic ``event: error``)."""
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Take what came, give what goes to the caller; may hold back a part of an event.
+
+        Raises UpstreamInvalid where a line passes 1 MiB or an event 4 MiB.
+        """
+
+    def flush(self) -> bytes:
+        """What is still held back when the provider has closed."""
+
+
+class Adapter(Protocol):
+    """One provider kind."""
+
+    kind: str
+    endpoints: frozenset[Endpoint]
+    charge: ChargeModel
+
+    def parse(self, endpoint: Endpoint, body: bytes) -> ParsedCall:
+        """Read the control fields. Raises InvalidRequest naming the field and the rule."""
+
+    def upstream_body(self, call: ParsedCall, model: str) -> bytes:
+        """The body to send: the same bytes where nothing must change."""
+
+    def upstream_headers(self, headers: Mapping[str, str], key: str | None) -> dict[str, str]:
+        """Headers to send, built from scratch; ``headers`` (lower-case) are the caller's."""
+
+    def usage(self, call: ParsedCall, body: bytes) -> Usage | None:
+        """What a whole answer reports. Raises UpstreamInvalid for an answer that is none."""
+
+    def stream_reader(self, call: ParsedCall) -> StreamReader:
+        """A reader for one streamed answer."""
+
+    def limit_readings(self, headers: Mapping[str, str], wall: float) -> list[LimitReading]:
+        """What the answer's headers say of the limits; ``wall`` is Unix time, for reset dates."""
+
+    def classify(self, status: int, headers: Mapping[str, str], body: bytes) -> Failure:
+        """What an unsuccessful answer means. ``headers`` have lower-case names."""

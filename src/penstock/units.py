@@ -1,0 +1,163 @@
+"""The data that all rooms speak of: limits by name, estimates, usage, units, runs, outcomes.
+
+Everything here is plain data without behaviour beyond arithmetic on itself, so that a
+scheduler in another process or language can be handed the same values as JSON. Times are
+seconds of one monotonic clock whose zero nobody knows; durations end in ``_seconds``.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TypeAlias
+
+import msgspec
+
+
+class LimitName(StrEnum):
+    """One limit of one dimension over one period, under the name the providers use."""
+
+    RPM = "rpm"
+    TPM = "tpm"
+    ITPM = "itpm"
+    OTPM = "otpm"
+    RPD = "rpd"
+    CONCURRENCY = "concurrency"
+
+
+PERIOD_SECONDS: dict[LimitName, float] = {
+    LimitName.RPM: 60.0,
+    LimitName.TPM: 60.0,
+    LimitName.ITPM: 60.0,
+    LimitName.OTPM: 60.0,
+    LimitName.RPD: 86_400.0,
+}
+"""The period each rate limit is stated over; concurrency has none."""
+
+Amounts: TypeAlias = dict[LimitName, float]
+"""How much of each limit something takes: requests, tokens, or slots."""
+
+
+class Estimate(msgspec.Struct, frozen=True):
+    """What a unit is expected to use, before it is sent.
+
+    ``tokens_output_max`` is the caller's ``max_tokens``: some providers charge it on
+    admission, whatever is produced. None means that the caller set none.
+    """
+
+    tokens_input: int
+    tokens_output: int
+    tokens_output_max: int | None = None
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """What a call used, as its provider reported it (or as counted where it reported nothing).
+
+    ``tokens_input`` holds every prompt token, the cached ones too;
+    ``tokens_input_cached`` is the part of them read from the provider's prompt cache.
+    """
+
+    tokens_input: int = 0
+    tokens_output: int = 0
+    tokens_input_cached: int = 0
+    tokens_reasoning: int = 0
+
+
+class ChargeModel(msgspec.Struct, frozen=True):
+    """How a provider counts a call against its token limits. Sources: each provider module.
+
+    - ``output_at_admission``: "max_tokens" charges the caller's maximum up front (OpenAI,
+      Azure); "none" charges output only as it is produced (Anthropic).
+    - ``settles_input``: the input charge is corrected to the reported count.
+    - ``cached_input_is_free``: prompt-cache reads do not count.
+    """
+
+    output_at_admission: str = "max_tokens"
+    settles_input: bool = False
+    cached_input_is_free: bool = False
+
+
+class RunPlace(msgspec.Struct, frozen=True):
+    """Where a unit stands in its run; it decides the order within a tenant.
+
+    ``arrival`` is when the *run* arrived: later steps keep it, so that a run already begun
+    goes before one that has not. A call outside any run is a run of its own.
+    """
+
+    run_id: str
+    arrival: float
+    step: int = 0
+
+
+class Unit(msgspec.Struct, frozen=True):
+    """One provider call which waits for its turn.
+
+    ``deadline`` is the moment after which a grant is useless to the caller; None waits for
+    as long as the caller stays.
+    """
+
+    unit_id: str
+    model: str
+    tenant: str
+    class_name: str
+    estimate: Estimate
+    place: RunPlace
+    deadline: float | None = None
+
+
+class Grant(msgspec.Struct, frozen=True):
+    """Permission to send one unit now, to one deployment; carries its reservation."""
+
+    unit_id: str
+    deployment: str
+    reservation: Amounts
+    granted_at: float
+    wait_seconds: float
+    attempt: int
+
+
+class LimitReading(msgspec.Struct, frozen=True):
+    """What one answer's headers said of one limit; None where they were silent."""
+
+    limit: LimitName
+    capacity: float | None = None
+    remaining: float | None = None
+    reset_seconds: float | None = None
+
+
+class RunIdentity(msgspec.Struct, frozen=True):
+    """Who a chain's LLM call belongs to; travels signed from worker to gateway.
+
+    ``arrival`` and ``deadline`` are on the front process's monotonic clock: it alone makes
+    and reads them.
+    """
+
+    run_id: str
+    chain: str
+    key_id: str
+    tenant: str
+    class_name: str
+    arrival: float
+    step: int = 0
+    deadline: float | None = None
+
+
+class Outcome(StrEnum):
+    """The closed list of endings; one metric label each. Details belong to the error."""
+
+    SUCCESS = "success"
+    INVALID = "invalid"
+    UNAUTHENTICATED = "unauthenticated"
+    FORBIDDEN = "forbidden"
+    REFUSED_TOO_LARGE = "refused_too_large"
+    REFUSED_QUEUE_FULL = "refused_queue_full"
+    REFUSED_DEADLINE = "refused_deadline"
+    REFUSED_DRAINING = "refused_draining"
+    EVICTED_DEADLINE = "evicted_deadline"
+    CANCELLED_WAITING = "cancelled_waiting"
+    CANCELLED_SENT = "cancelled_sent"
+    UPSTREAM_REJECTED = "upstream_rejected"
+    UPSTREAM_RATE_LIMITED = "upstream_rate_limited"
+    UPSTREAM_UNAVAILABLE = "upstream_unavailable"
+    UPSTREAM_INVALID = "upstream_invalid"
+    CHAIN_FAILED = "chain_failed"
+    INTERNAL = "internal"
