@@ -1,1 +1,1 @@
-"""Room ``dashboard``."""
+"""Room ``dashboard``: the live page and the snapshot that it shows."""

@@ -1,1 +1,1 @@
-"""Room ``http``."""
+"""Room ``http``: what all doors share: the server, authentication, error bodies, hang-ups."""

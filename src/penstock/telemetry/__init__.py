@@ -1,1 +1,1 @@
-"""Room ``telemetry``."""
+"""Room ``telemetry``: metrics and logs."""

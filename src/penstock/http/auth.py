@@ -1,0 +1,79 @@
+"""Who is calling: an API key becomes a principal, or one generic refusal.
+
+Keys are random and long, so they are kept as HMAC-SHA256 under a pepper: fast enough for every
+request, where a password hash would be a way to exhaust the service. The look-up is by the
+*whole* digest, never by the key or a part of either: what an attacker can learn from the time a
+dictionary takes is about the digest of his own guess, which he cannot steer without the pepper.
+A request without a key takes the same path as one with a wrong key, and gets the same answer.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from penstock.errors import Unauthenticated
+
+KEY_CHARACTERS_MAX: Final = 512
+"""A longer credential is no key of ours: it is not even hashed."""
+
+_MESSAGE: Final = (
+    "The API key is missing or not known. "
+    "Send it as 'Authorization: Bearer KEY' or as 'x-api-key: KEY'."
+)
+
+
+class Principal(msgspec.Struct, frozen=True):
+    """What a key may do; made from configuration, never from a request."""
+
+    key_id: str
+    tenant: str
+    class_default: str
+    ceiling: str
+    models: frozenset[str] | None = None  # None: all
+    chains: frozenset[str] | None = None  # None: all
+    admin: bool = False
+    internal: bool = False  # the key that our own chain workers use
+
+
+def digest(key: str, pepper: bytes) -> str:
+    """HMAC-SHA256 of a key under the pepper, as 64 hexadecimal characters."""
+    return hmac.digest(pepper, key.encode("utf-8", "surrogatepass"), "sha256").hex()
+
+
+class Authenticator:
+    """The known keys: digests with the principal of each.
+
+    Made anew on every reload of the configuration; nothing in it changes.
+    """
+
+    def __init__(self, principals: Mapping[str, Principal], pepper: bytes) -> None:
+        self._by_digest = dict(principals)
+        self._by_id = {principal.key_id: principal for principal in principals.values()}
+        self._pepper = pepper
+
+    def principal(self, headers: Mapping[str, str]) -> Principal:
+        """The principal of the request's key. ``headers`` have lower-case names.
+
+        Raises Unauthenticated, with the same message whatever was wrong.
+        """
+        found = self._by_digest.get(digest(_credential(headers), self._pepper))
+        if found is None:
+            raise Unauthenticated(_MESSAGE)
+        return found
+
+    def by_id(self, key_id: str) -> Principal | None:
+        """The principal of that key id; None when the configuration has it no more."""
+        return self._by_id.get(key_id)
+
+
+def _credential(headers: Mapping[str, str]) -> str:
+    """The bearer token, else ``x-api-key``, else nothing (which is nobody's key)."""
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer":
+        token = headers.get("x-api-key", "")
+    token = token.strip(" \t")
+    return token if len(token) <= KEY_CHARACTERS_MAX else ""

@@ -1,0 +1,135 @@
+"""What every route passes through: who may enter, how a failure looks, what is counted.
+
+Authorisation hangs on the matched route object: a route *is* a Door, and a Door cannot be made
+without saying who may use it. Nothing is ever decided on the text of a URL. The key is looked at
+before a byte of the body is read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable
+from enum import Enum, auto
+from typing import TypeAlias
+
+from penstock.config.model import ServerTable
+from penstock.errors import CallError, Draining, Forbidden, InternalError
+from penstock.http.auth import Authenticator
+from penstock.http.error_body import ErrorShape, render
+from penstock.http.exchange import ClientGone, Exchange, Receive, Scope, Send, while_connected
+from penstock.http.hosts import HostRule
+from penstock.telemetry.logs import REQUEST_LOGGER, log_facts
+from penstock.telemetry.metrics import Metrics
+from penstock.units import Outcome
+
+__all__ = ["Access", "Desk", "Door", "ErrorShape", "Handler", "while_connected"]
+
+Handler: TypeAlias = Callable[[Exchange], Awaitable[Outcome]]
+
+_log = logging.getLogger("penstock.http")
+_request_log = logging.getLogger(REQUEST_LOGGER)
+
+
+class Access(Enum):
+    """Who may use a route."""
+
+    PUBLIC = auto()  # anyone: health, and pages that hold no data
+    KEY = auto()  # any known key
+    ADMIN = auto()  # a key with ``admin = true``
+
+
+class Desk:
+    """What every door shares. ``authenticator`` and ``server`` are replaced on a reload."""
+
+    def __init__(self, authenticator: Authenticator, server: ServerTable, metrics: Metrics) -> None:
+        self.authenticator = authenticator
+        self.server = server
+        self.metrics = metrics
+        self.hosts = HostRule(server.host, server.allowed_hosts)
+
+
+class Door:
+    """The ASGI app of one route."""
+
+    def __init__(
+        self, handler: Handler, *, access: Access, shape: ErrorShape, door: str, desk: Desk
+    ) -> None:
+        self.access = access
+        self.door = door
+        self._handler = handler
+        self._shape = shape
+        self._desk = desk
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, whatever happens in it."""
+        began = time.perf_counter()
+        exchange = Exchange(scope, receive, send, self._desk.server)
+        outcome = Outcome.INTERNAL
+        try:
+            outcome = await self._answer(exchange)
+        except ClientGone:
+            outcome = exchange.outcome_if_gone
+        finally:
+            self._record(exchange, outcome, time.perf_counter() - began)
+
+    async def _answer(self, exchange: Exchange) -> Outcome:
+        try:
+            self._admit(exchange)
+            outcome = await self._handler(exchange)
+        except CallError as error:
+            return await self._refuse(exchange, error)
+        except asyncio.CancelledError:
+            # Only a stopping server cancels a request: its caller is told to come back.
+            return await self._refuse(exchange, Draining("The service is stopping."))
+        except ClientGone:
+            raise
+        except Exception:  # noqa: BLE001 - what a handler raises ends its own request alone
+            _log.exception("unexpected error in request %s", exchange.request_id)
+            return await self._refuse(exchange, _internal_error())
+        if not exchange.finished:
+            _log.error("door %s left request %s unfinished", self.door, exchange.request_id)
+            return await self._refuse(exchange, _internal_error())
+        return outcome
+
+    def _admit(self, exchange: Exchange) -> None:
+        if self.access is Access.PUBLIC:
+            return
+        exchange.principal = self._desk.authenticator.principal(exchange.headers)
+        exchange.facts["key"] = exchange.principal.key_id
+        exchange.facts["tenant"] = exchange.principal.tenant
+        if self.access is Access.ADMIN and not exchange.principal.admin:
+            raise Forbidden("This needs a key with 'admin = true'.")
+
+    async def _refuse(self, exchange: Exchange, error: CallError) -> Outcome:
+        """Answer with the error; where an answer has begun, break it off visibly."""
+        exchange.facts["error"] = error.code
+        if exchange.started:
+            exchange.abort()
+            return error.outcome
+        # The jitter spreads callers; nothing secret depends on it.
+        jitter = random.random()  # noqa: S311
+        status, headers, body = render(error, self._shape, exchange.request_id, jitter=jitter)
+        content_type = headers.pop("content-type")
+        exchange.response_headers.update(headers)
+        await exchange.respond(status, body, content_type)
+        return error.outcome
+
+    def _record(self, exchange: Exchange, outcome: Outcome, seconds: float) -> None:
+        facts = exchange.facts
+        self._desk.metrics.request(self.door, outcome, str(facts.get("class", "")), seconds)
+        line = {
+            "request": exchange.request_id,
+            "door": self.door,
+            "outcome": outcome.value,
+            "status": exchange.status,
+            "ms": round(seconds * 1000, 1),
+            **facts,
+        }
+        log_facts(_request_log, logging.INFO, "request", line)
+
+
+def _internal_error() -> InternalError:
+    return InternalError("A fault of this service. Its log has it under the request id.")

@@ -1,0 +1,89 @@
+"""The way in: Host and path are checked, the route is matched, its door takes over.
+
+Starlette's Route objects do the matching; its Router is not used, because it answers unknown
+routes in plain text, redirects trailing slashes, and takes any callable as a route. Here every
+route must lead to a Door, or the service does not start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from starlette.routing import BaseRoute, Match, Route
+
+from penstock.errors import CallError, InvalidRequest, NotFound
+from penstock.http.door import Access, Desk, Door, Handler
+from penstock.http.error_body import ErrorShape
+from penstock.http.exchange import Exchange, Receive, Scope, Send
+from penstock.http.hosts import check_path
+from penstock.units import Outcome
+
+
+def require_doors(routes: Sequence[BaseRoute]) -> list[tuple[Route, Door]]:
+    """Each route with its door. Raises TypeError naming the first that leads elsewhere."""
+    pairs = []
+    for route in routes:
+        if not isinstance(route, Route) or not isinstance(route.endpoint, Door):
+            where = getattr(route, "path", route)
+            raise TypeError(f"route {where!r} leads to no Door, so nobody said who may use it")
+        pairs.append((route, route.endpoint))
+    return pairs
+
+
+class Entrance:
+    """The ASGI app of the whole service."""
+
+    def __init__(self, routes: Sequence[BaseRoute], desk: Desk) -> None:
+        self._pairs = require_doors(routes)
+        # A path without parameters is found in one step, whatever stands before it.
+        self._exact: dict[tuple[str, str], Door] = {}
+        for route, door in self._pairs:
+            if "{" not in route.path:
+                for method in route.methods or ():
+                    self._exact.setdefault((method, route.path), door)
+        self._desk = desk
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass one request on to its door; nothing but HTTP is served."""
+        if scope["type"] != "http":
+            return
+        await self._door(scope)(scope, receive, send)
+
+    def _door(self, scope: Scope) -> Door:
+        try:
+            hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
+            self._desk.hosts.check(hosts)
+            check_path(scope["raw_path"])
+        except InvalidRequest as error:
+            return self._refusal(error)
+        exact = self._exact.get((scope["method"], scope["path"]))
+        if exact is not None:
+            return exact
+        allowed: set[str] = set()
+        for route, door in self._pairs:
+            match, child = route.matches(scope)
+            if match is Match.FULL:
+                scope.update(child)
+                return door
+            if match is Match.PARTIAL:
+                allowed |= route.methods or set()
+        if allowed:
+            return self._wrong_method(sorted(allowed))
+        return self._refusal(NotFound("There is no such route.", code="route_not_found"))
+
+    def _wrong_method(self, allowed: list[str]) -> Door:
+        allow = ", ".join(allowed)
+        error = InvalidRequest(
+            f"This route answers {allow} only.", code="method_not_allowed", status=405
+        )
+        return self._refusal(error, allow=allow)
+
+    def _refusal(self, error: CallError, **headers: str) -> Door:
+        async def refuse(exchange: Exchange) -> Outcome:
+            exchange.response_headers.update(headers)
+            raise error
+
+        handler: Handler = refuse
+        return Door(
+            handler, access=Access.PUBLIC, shape=ErrorShape.OPENAI, door="none", desk=self._desk
+        )

@@ -1,0 +1,218 @@
+"""Every metric, in one place: name, labels and help text.
+
+The labels come from closed lists (outcomes, limits, doors, status classes) and from names of the
+configuration. The second kind is checked: ``know`` is told the names at start and after each
+reload, and any other value is counted as ``other``. So nothing that a caller sends can make a
+time series. ``docs/metrics.md`` lists what stands here; a test compares the two.
+
+Each ``Metrics`` has its own registry, so that two services in one process (as in tests) do not
+count into each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from penstock.units import LimitName, Outcome, Usage
+
+CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
+OTHER: Final = "other"
+"""The label of every name that the configuration does not have."""
+
+_WAIT_BUCKETS: Final = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+_TIME_BUCKETS: Final = (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+
+
+class Metrics:
+    """What the service counts. Times in seconds."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry(auto_describe=True)
+        self._known: frozenset[str] = frozenset()
+        self._call_metrics()
+        self._upstream_metrics()
+        self._service_metrics()
+
+    def _call_metrics(self) -> None:
+        registry = self.registry
+        self._requests = Counter(
+            "penstock_requests",
+            "Requests answered, by door, outcome and class.",
+            ["door", "outcome", "class"],
+            registry=registry,
+        )
+        self._request_seconds = Histogram(
+            "penstock_request_seconds",
+            "Time from a request's head to the end of its answer, by door.",
+            ["door"],
+            buckets=_TIME_BUCKETS,
+            registry=registry,
+        )
+        self._waiting = Gauge(
+            "penstock_units_waiting",
+            "Units that wait for their grant now, by class and model.",
+            ["class", "model"],
+            registry=registry,
+        )
+        self._wait_seconds = Histogram(
+            "penstock_wait_seconds",
+            "Time that granted units waited, by class.",
+            ["class"],
+            buckets=_WAIT_BUCKETS,
+            registry=registry,
+        )
+        self._first_byte_seconds = Histogram(
+            "penstock_first_byte_seconds",
+            "Time from a grant to the first byte of the provider's answer, by deployment.",
+            ["deployment"],
+            buckets=_TIME_BUCKETS,
+            registry=registry,
+        )
+        self._runs = Counter(
+            "penstock_runs",
+            "Runs of chains that ended, by chain and outcome.",
+            ["chain", "outcome"],
+            registry=registry,
+        )
+
+    def _upstream_metrics(self) -> None:
+        registry = self.registry
+        self._answers = Counter(
+            "penstock_upstream_answers",
+            "Answers of providers, by deployment and status class (2xx to 5xx, none).",
+            ["deployment", "status_class"],
+            registry=registry,
+        )
+        self._answers_429 = Counter(
+            "penstock_upstream_429",
+            "Answers of providers with status 429, by deployment.",
+            ["deployment"],
+            registry=registry,
+        )
+        self._tokens = Counter(
+            "penstock_tokens",
+            "Tokens used, by deployment and kind (input, input_cached, output, reasoning).",
+            ["deployment", "kind"],
+            registry=registry,
+        )
+        self._limit_level = Gauge(
+            "penstock_limit_level",
+            "What a deployment's bucket holds now, by limit.",
+            ["deployment", "limit"],
+            registry=registry,
+        )
+        self._limit_capacity = Gauge(
+            "penstock_limit_capacity",
+            "What a deployment's bucket can hold, by limit.",
+            ["deployment", "limit"],
+            registry=registry,
+        )
+
+    def _service_metrics(self) -> None:
+        registry = self.registry
+        self._workers_alive = Gauge(
+            "penstock_workers_alive", "Chain workers that answer now.", registry=registry
+        )
+        self._worker_restarts = Counter(
+            "penstock_worker_restarts", "Chain workers started again.", registry=registry
+        )
+        self._loop_lag_seconds = Gauge(
+            "penstock_loop_lag_seconds",
+            "How late the event loop ran its last timer: high when something blocks it.",
+            registry=registry,
+        )
+        self._reloads = Counter(
+            "penstock_config_reloads",
+            "Reloads of the configuration, by result (taken, refused).",
+            ["result"],
+            registry=registry,
+        )
+        self._build = Gauge(
+            "penstock_build_info",
+            "Always 1; the label says which version runs.",
+            ["version"],
+            registry=registry,
+        )
+
+    def know(self, names: Iterable[str]) -> None:
+        """The names of the configuration (classes, models, deployments, chains), all of them."""
+        self._known = frozenset(names)
+
+    def _name(self, value: str) -> str:
+        return value if value in self._known else OTHER
+
+    def request(self, door: str, outcome: Outcome, class_name: str, seconds: float) -> None:
+        """One request ended. ``class_name`` is empty where the door has no classes."""
+        label = self._name(class_name) if class_name else ""
+        self._requests.labels(door, outcome.value, label).inc()
+        self._request_seconds.labels(door).observe(seconds)
+
+    def units_waiting(self, class_name: str, model: str, count: int) -> None:
+        """So many units wait now."""
+        self._waiting.labels(self._name(class_name), self._name(model)).set(count)
+
+    def unit_waited(self, class_name: str, seconds: float) -> None:
+        """One unit got its grant."""
+        self._wait_seconds.labels(self._name(class_name)).observe(seconds)
+
+    def first_byte(self, deployment: str, seconds: float) -> None:
+        """The first byte of an answer came so long after its grant."""
+        self._first_byte_seconds.labels(self._name(deployment)).observe(seconds)
+
+    def upstream_answer(self, deployment: str, status: int | None) -> None:
+        """A provider answered with that status; None when it did not answer at all."""
+        name = self._name(deployment)
+        known = status is not None and 100 <= status < 600
+        self._answers.labels(name, f"{status // 100}xx" if known and status else "none").inc()
+        if status == 429:
+            self._answers_429.labels(name).inc()
+
+    def tokens(self, deployment: str, usage: Usage) -> None:
+        """What one call used. Cached tokens are part of the input, reasoning of the output."""
+        name = self._name(deployment)
+        for kind, amount in (
+            ("input", usage.tokens_input),
+            ("input_cached", usage.tokens_input_cached),
+            ("output", usage.tokens_output),
+            ("reasoning", usage.tokens_reasoning),
+        ):
+            if amount > 0:
+                self._tokens.labels(name, kind).inc(amount)
+
+    def limit(self, deployment: str, limit: LimitName, *, level: float, capacity: float) -> None:
+        """One bucket as it stands."""
+        name = self._name(deployment)
+        self._limit_level.labels(name, limit.value).set(level)
+        self._limit_capacity.labels(name, limit.value).set(capacity)
+
+    def run(self, chain: str, outcome: Outcome) -> None:
+        """One run of a chain ended."""
+        self._runs.labels(self._name(chain), outcome.value).inc()
+
+    def workers_alive(self, count: int) -> None:
+        """So many chain workers answer now."""
+        self._workers_alive.set(count)
+
+    def worker_restarted(self) -> None:
+        """A chain worker was started again."""
+        self._worker_restarts.inc()
+
+    def loop_lag(self, seconds: float) -> None:
+        """How late the event loop was."""
+        self._loop_lag_seconds.set(seconds)
+
+    def reloaded(self, *, taken: bool) -> None:
+        """The configuration was read again."""
+        self._reloads.labels("taken" if taken else "refused").inc()
+
+    def build(self, version: str) -> None:
+        """Which version runs."""
+        self._build.labels(version).set(1)
+
+    def exposition(self) -> bytes:
+        """All of it in Prometheus' text format; ``CONTENT_TYPE`` goes with it."""
+        return generate_latest(self.registry)
