@@ -8,7 +8,7 @@ seconds of one monotonic clock whose zero nobody knows; durations end in ``_seco
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import msgspec
 
@@ -65,15 +65,18 @@ class Usage(msgspec.Struct, frozen=True):
 class ChargeModel(msgspec.Struct, frozen=True):
     """How a provider counts a call against its token limits. Sources: each provider module.
 
-    - ``output_at_admission``: "max_tokens" charges the caller's maximum up front (OpenAI,
-      Azure); "none" charges output only as it is produced (Anthropic).
+    - ``output_at_admission``: "maximum" charges the larger of the prompt and the caller's
+      ``max_tokens`` up front (OpenAI), "sum" both together (Azure); "none" charges output only
+      as it is produced (Anthropic).
     - ``settles_input``: the input charge is corrected to the reported count.
     - ``cached_input_is_free``: prompt-cache reads do not count.
+    - ``failed_requests_count``: a call that was refused or failed still counts as a request.
     """
 
-    output_at_admission: str = "max_tokens"
+    output_at_admission: Literal["maximum", "sum", "none"] = "maximum"
     settles_input: bool = False
     cached_input_is_free: bool = False
+    failed_requests_count: bool = True
 
 
 class RunPlace(msgspec.Struct, frozen=True):
@@ -116,12 +119,16 @@ class Grant(msgspec.Struct, frozen=True):
 
 
 class LimitReading(msgspec.Struct, frozen=True):
-    """What one answer's headers said of one limit; None where they were silent."""
+    """What one answer's headers said of one limit; None where they were silent.
+
+    ``rounding`` is the unit to which the provider rounds ``remaining``.
+    """
 
     limit: LimitName
     capacity: float | None = None
     remaining: float | None = None
     reset_seconds: float | None = None
+    rounding: float = 1.0
 
 
 class RunIdentity(msgspec.Struct, frozen=True):

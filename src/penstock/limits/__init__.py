@@ -1,1 +1,5 @@
-"""Room ``limits``."""
+"""A provider's limits as seen from here: buckets, slots, pools, and what is charged when. Pure.
+
+``bucket`` keeps one limit, ``pool`` all limits of one deployment, ``charge`` turns an estimate
+or a usage into amounts, ``replay`` turns a provider's ``remaining`` header into an interval.
+"""

@@ -1,0 +1,62 @@
+"""A provider's ``remaining`` as an interval, by replaying what was sent since.
+
+An answer's ``remaining`` was true when the provider admitted that request: some time between
+its sending and its answer, while other requests of ours were on their way. To take the
+smaller of it and the local level would count those twice (8 % of the limit lost with a
+capacity of 2 s in a prototype). So the value is carried forward to now: refill is added and
+every later send of ours is taken off, once with the assumptions that leave the most
+(``highest``) and once with those that leave the least (``lowest``). The true level lies
+between the two, whatever the network did, as long as one way takes at most
+``ONE_WAY_SECONDS_MAX``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+ONE_WAY_SECONDS_MAX = 0.1
+"""How long a request may be on its way to the provider's limiter."""
+
+REORDER_SECONDS = 0.05
+"""Sends closer together than this may reach the provider in either order."""
+
+
+class Send(NamedTuple):
+    """An amount taken (negative: given back) at a time."""
+
+    at: float
+    amount: float
+
+
+def remaining_interval(
+    remaining: float,
+    *,
+    rounding: float,
+    rate: float,
+    capacity: float,
+    sends: Iterable[Send],
+    sent_at: float,
+    now: float,
+) -> tuple[float, float]:
+    """The lowest and the highest level now, given what was left after a send at ``sent_at``.
+
+    ``rounding`` is the unit to which the provider rounds. O(number of sends).
+    """
+    half = rounding / 2
+    highest, highest_at = min(capacity, remaining + half), sent_at
+    lowest, lowest_at = remaining - half, sent_at + ONE_WAY_SECONDS_MAX
+    for send in sends:
+        if send.at < sent_at - REORDER_SECONDS:
+            continue
+        if send.at > sent_at + REORDER_SECONDS:
+            # At its earliest: then the most can be refilled after it before the bucket is full.
+            highest = min(capacity, highest + rate * (send.at - highest_at)) - send.amount
+            highest_at = send.at
+        if send.at != sent_at:
+            arrives_at = max(lowest_at, send.at + ONE_WAY_SECONDS_MAX)
+            lowest = min(capacity, lowest + rate * (arrives_at - lowest_at)) - send.amount
+            lowest_at = arrives_at
+    highest = min(capacity, highest + rate * max(0.0, now - highest_at))
+    lowest = min(capacity, lowest + rate * (now - lowest_at))
+    return lowest, max(lowest, highest)

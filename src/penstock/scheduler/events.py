@@ -1,0 +1,131 @@
+"""What goes into a tick and what comes out of it: values, nothing else.
+
+Every unit that is submitted ends in exactly one of: a refusal, an eviction, a cancellation by
+its caller, or a grant; every grant ends in exactly one of ``Settled``, ``Failed`` (which may
+send the unit back to its place) and ``Cancelled``. An event that names a unit which has
+already ended changes nothing.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TypeAlias
+
+import msgspec
+
+from penstock.scheduler.plan import Plan
+from penstock.units import Grant, LimitName, LimitReading, Unit, Usage
+
+
+class Submitted(msgspec.Struct, frozen=True, tag=True):
+    """A unit asks to wait."""
+
+    unit: Unit
+
+
+class Cancelled(msgspec.Struct, frozen=True, tag=True):
+    """The caller is gone, or gave up. ``usage`` is what had been used if it was sent.
+
+    ``was_sent`` is False where a granted unit never reached the provider: then nothing is
+    charged.
+    """
+
+    unit_id: str
+    was_sent: bool = False
+    usage: Usage | None = None
+
+
+class Settled(msgspec.Struct, frozen=True, tag=True):
+    """The provider answered in full; without ``usage`` the estimate stands."""
+
+    unit_id: str
+    usage: Usage | None = None
+
+
+class Failed(msgspec.Struct, frozen=True, tag=True):
+    """The provider did not answer in full.
+
+    ``requeue`` gives the unit its place back; the caller decides by its patience.
+    ``was_sent`` is False where no request reached the provider.
+    """
+
+    unit_id: str
+    requeue: bool
+    was_sent: bool = True
+    usage: Usage | None = None
+
+
+class Observed(msgspec.Struct, frozen=True, tag=True):
+    """An answer's headers, with the time at which its request was sent."""
+
+    deployment: str
+    sent_at: float
+    readings: tuple[LimitReading, ...]
+
+
+class Limited(msgspec.Struct, frozen=True, tag=True):
+    """A 429. Without ``limit`` the whole deployment pauses."""
+
+    deployment: str
+    pause_seconds: float
+    limit: LimitName | None = None
+
+
+class Overloaded(msgspec.Struct, frozen=True, tag=True):
+    """The provider's own trouble (529, 503, 5xx, reset): back off, then start slowly."""
+
+    deployment: str
+    pause_seconds: float | None = None
+
+
+class Replanned(msgspec.Struct, frozen=True, tag=True):
+    """The configuration changed. Units whose model is gone are evicted."""
+
+    plan: Plan
+
+
+Event: TypeAlias = (
+    Submitted | Cancelled | Settled | Failed | Observed | Limited | Overloaded | Replanned
+)
+
+
+class RefusalReason(StrEnum):
+    """Why a unit may not wait."""
+
+    TOO_LARGE = "too_large"
+    QUEUE_FULL = "queue_full"
+    DEADLINE = "deadline"
+    NO_DEPLOYMENT = "no_deployment"
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """A unit that was not admitted. ``eta_seconds``: how long it would have waited."""
+
+    unit_id: str
+    reason: RefusalReason
+    eta_seconds: float = 0.0
+    limit: LimitName | None = None
+
+
+class EvictionReason(StrEnum):
+    """Why a unit that waited waits no longer."""
+
+    DEADLINE = "deadline"
+    NO_DEPLOYMENT = "no_deployment"
+
+
+class Eviction(msgspec.Struct, frozen=True):
+    """A unit that was removed after it had waited."""
+
+    unit_id: str
+    reason: EvictionReason
+    wait_seconds: float
+
+
+class Decisions(msgspec.Struct):
+    """What a tick decided. ``wake_at``: tick again then, if nothing happens before."""
+
+    grants: list[Grant]
+    refusals: list[Refusal]
+    evictions: list[Eviction]
+    wake_at: float | None = None

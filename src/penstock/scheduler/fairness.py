@@ -1,0 +1,183 @@
+"""Fairness between the tenants of one class: start-time fair queueing.
+
+Goyal, Vin and Cheng, "Start-time fair queueing" (SIGCOMM 1996): every flow has a *start tag*;
+the flow with the smallest goes next, and its tag then grows by what it was given, divided by
+its weight. It needs no known service rate, so it stays fair on a bucket that refills slowly
+or is shared with somebody else. For two flows that both have work waiting, what each was
+given (over its weight) differs by at most one maximal unit of each.
+
+What a unit costs is its *dominant* cost in seconds (``Pool.cost_seconds``). It is charged as
+estimated when granted and corrected when settled, so that a tenant who over-estimates is not
+the poorer for it, nor one who under-estimates the richer. An idle tenant saves up no credit:
+coming back it starts at the class's virtual time.
+"""
+
+from __future__ import annotations
+
+from heapq import heapify, heappop, heappush
+from itertools import count
+
+from penstock.scheduler.waiting import Waiting
+
+COMPACT_ENDED_MIN = 64
+"""Ended units and entries left behind are swept out once there are more than that and more
+than half of what is there: O(1) each, amortised."""
+
+
+class Flow:
+    """One tenant in one class: its tag, and its units by model, each model in order."""
+
+    __slots__ = ("ended", "entered", "index", "start", "units", "waiting", "weight")
+
+    def __init__(self, index: int, weight: float) -> None:
+        self.index = index
+        self.weight = weight
+        self.start = 0.0
+        self.waiting = 0
+        self.ended = 0
+        self.units: dict[str, list[Waiting]] = {}
+        self.entered: dict[str, float] = {}
+
+    def head(self, model: str) -> Waiting | None:
+        """The first unit that still waits for this model; forgets the ended ones before it."""
+        heap = self.units.get(model)
+        while heap:
+            if heap[0].is_waiting:
+                return heap[0]
+            heappop(heap)
+            self.ended -= 1
+        return None
+
+    def compact(self) -> None:
+        """Forget the ended units wherever they are."""
+        for model, heap in list(self.units.items()):
+            alive = [waiting for waiting in heap if waiting.is_waiting]
+            heapify(alive)
+            self.units[model] = alive
+        self.ended = 0
+
+
+class FairQueue:
+    """The waiting units of one class: by tenant and model, in fair order.
+
+    Every operation is O(log n) in the number of waiting units and active tenants. A *line* is
+    the heap of flows that wait for one model, by tag; an entry whose tag is no longer its
+    flow's is passed over when it comes up.
+    """
+
+    def __init__(self, weights: dict[str, float]) -> None:
+        self._weights = weights
+        self._flows: dict[str, Flow] = {}
+        self._lines: dict[str, list[tuple[float, int, Flow]]] = {}
+        self._index = count()
+        self._sweep_at = COMPACT_ENDED_MIN
+        self.virtual_time = 0.0
+        self.waiting = 0
+
+    def push(self, waiting: Waiting) -> None:
+        """Add a unit at its place, which is its own from its run's arrival on."""
+        unit = waiting.unit
+        flow = self._flow(unit.tenant)
+        if flow.waiting == 0:
+            flow.start = max(flow.start, self.virtual_time)
+        flow.waiting += 1
+        self.waiting += 1
+        heappush(flow.units.setdefault(unit.model, []), waiting)
+        self._enter(flow, unit.model)
+
+    def remove(self, waiting: Waiting) -> None:
+        """A unit ends its waiting: granted, evicted or cancelled."""
+        waiting.is_waiting = False
+        flow = self._flows[waiting.unit.tenant]
+        flow.waiting -= 1
+        flow.ended += 1
+        self.waiting -= 1
+        if self.waiting == 0:
+            self._rest()
+        elif flow.ended > COMPACT_ENDED_MIN and flow.ended > flow.waiting:
+            flow.compact()
+
+    def granted(self, waiting: Waiting) -> None:
+        """A unit goes: its flow's tag is the class's virtual time, then grows by the cost."""
+        flow = self._flows[waiting.unit.tenant]
+        self.virtual_time = max(self.virtual_time, flow.start)
+        flow.start += waiting.cost_seconds / flow.weight
+        self.remove(waiting)
+        self._enter_all(flow)
+
+    def correct(self, tenant: str, difference_seconds: float) -> None:
+        """A settlement: what was given was more (or, negative, less) than charged."""
+        flow = self._flows.get(tenant)
+        if flow is not None:
+            flow.start += difference_seconds / flow.weight
+            self._enter_all(flow)
+
+    def models(self) -> list[str]:
+        """The models that somebody may be waiting for."""
+        return list(self._lines)
+
+    def head(self, models: list[str]) -> Waiting | None:
+        """The unit that fairness puts first among those that wait for one of ``models``."""
+        best: tuple[float, int, Waiting] | None = None
+        for model in models:
+            found = self._line_head(model)
+            if found is not None and (best is None or found[:2] < best[:2]):
+                best = found
+        return best[2] if best is not None else None
+
+    def waiting_of(self, tenant: str) -> int:
+        """How many units of a tenant wait here."""
+        flow = self._flows.get(tenant)
+        return flow.waiting if flow else 0
+
+    def tenants(self) -> dict[str, int]:
+        """How many units wait, by tenant."""
+        return {tenant: flow.waiting for tenant, flow in self._flows.items() if flow.waiting}
+
+    def _flow(self, tenant: str) -> Flow:
+        flow = self._flows.get(tenant)
+        if flow is None:
+            if len(self._flows) >= self._sweep_at:
+                self._sweep()
+            flow = Flow(next(self._index), self._weights.get(tenant, 1.0))
+            self._flows[tenant] = flow
+        return flow
+
+    def _enter(self, flow: Flow, model: str) -> None:
+        if flow.entered.get(model) != flow.start:
+            flow.entered[model] = flow.start
+            heappush(self._lines.setdefault(model, []), (flow.start, flow.index, flow))
+
+    def _enter_all(self, flow: Flow) -> None:
+        for model in flow.units:
+            if flow.head(model) is not None:
+                self._enter(flow, model)
+
+    def _line_head(self, model: str) -> tuple[float, int, Waiting] | None:
+        line = self._lines.get(model)
+        while line:
+            tag, index, flow = line[0]
+            head = flow.head(model) if tag == flow.start else None
+            if head is not None:
+                return tag, index, head
+            heappop(line)
+            if flow.entered.get(model) == tag:
+                del flow.entered[model]
+        self._lines.pop(model, None)
+        return None
+
+    def _sweep(self) -> None:
+        """Forget the tenants that owe nothing and wait for nothing."""
+        self._flows = {
+            tenant: flow
+            for tenant, flow in self._flows.items()
+            if flow.waiting or flow.start > self.virtual_time
+        }
+        self._sweep_at = max(COMPACT_ENDED_MIN, 2 * len(self._flows))
+
+    def _rest(self) -> None:
+        """Nobody waits: the busy period ends, and with it what was owed within it."""
+        ahead = max((flow.start for flow in self._flows.values()), default=0.0)
+        self.virtual_time = max(self.virtual_time, ahead)
+        self._flows.clear()
+        self._lines.clear()

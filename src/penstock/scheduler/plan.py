@@ -1,0 +1,40 @@
+"""What the scheduler is told: classes, tenants, deployments. Plain data from the configuration."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from penstock.limits.pool import LimitsPlan
+from penstock.units import ChargeModel
+
+
+class ClassPlan(msgspec.Struct, frozen=True):
+    """One class. ``rank``: lower goes first. ``reserve``: the share of each bucket that it
+    leaves to more urgent classes. ``min_share``: its floor when they leave it nothing.
+    """
+
+    name: str
+    rank: int
+    reserve: float = 0.0
+    min_share: float = 0.0
+    order: Literal["arrival", "deadline"] = "arrival"
+    queue_max: int = 10_000
+
+
+class DeploymentPlan(msgspec.Struct, frozen=True):
+    """One callable target: the public models that it serves, its limits, how it charges."""
+
+    name: str
+    models: tuple[str, ...]
+    limits: LimitsPlan = LimitsPlan()
+    charge: ChargeModel = ChargeModel()
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """Everything. A tenant that is not named has weight 1."""
+
+    classes: tuple[ClassPlan, ...]
+    deployments: tuple[DeploymentPlan, ...]
+    tenant_weights: dict[str, float] = {}

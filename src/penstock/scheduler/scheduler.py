@@ -1,0 +1,311 @@
+"""The scheduler: one entry, events in, decisions out.
+
+It owns all state; whoever drives it (the dispatcher in real time, the simulator in virtual
+time) hands over what happened since the last tick and carries out what is decided. Time is
+an argument and order comes from a sequence, so the same events give the same decisions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from heapq import heapify, heappop, heappush
+from itertools import count
+
+from penstock.limits.charge import failed_amounts, settled_amounts
+from penstock.scheduler.domain import ClassQueue, Deployment, Domain, Placement
+from penstock.scheduler.events import (
+    Cancelled,
+    Decisions,
+    Event,
+    Eviction,
+    EvictionReason,
+    Failed,
+    Limited,
+    Observed,
+    Overloaded,
+    Refusal,
+    RefusalReason,
+    Replanned,
+    Settled,
+    Submitted,
+)
+from penstock.scheduler.fairness import COMPACT_ENDED_MIN
+from penstock.scheduler.plan import Plan
+from penstock.scheduler.predict import predicted_wait_seconds
+from penstock.scheduler.waiting import Waiting
+from penstock.units import Amounts, Grant, Unit, Usage
+
+
+class Flight:
+    """A granted unit that has not ended: what it holds and where."""
+
+    __slots__ = ("placement", "waiting")
+
+    def __init__(self, waiting: Waiting, placement: Placement) -> None:
+        self.waiting = waiting
+        self.placement = placement
+
+
+class Scheduler:
+    """All domains, and every unit from its submission to its end."""
+
+    def __init__(self, plan: Plan, now: float) -> None:
+        self._sequence = count()
+        self._deployments: dict[str, Deployment] = {}
+        self._domain_of: dict[str, Domain] = {}
+        self._waiting: dict[str, Waiting] = {}
+        self._flights: dict[str, Flight] = {}
+        self._deadlines: list[tuple[float, int, Waiting]] = []
+        self.plan = plan
+        self.domains: list[Domain] = []
+        self._adopt(plan, now)
+
+    def tick(self, now: float, events: Iterable[Event] = ()) -> Decisions:
+        """Take what happened, decide what goes now. Cost: O(log n) an event and a grant."""
+        decisions = Decisions(grants=[], refusals=[], evictions=[])
+        for event in events:
+            self._take(event, decisions, now)
+        self._evict_expired(decisions, now)
+        wake_at = math.inf
+        for domain in self.domains:
+            granted, domain_wake_at = domain.pump(now)
+            wake_at = min(wake_at, domain_wake_at)
+            for waiting, placement in granted:
+                decisions.grants.append(self._fly(waiting, placement, now))
+        if self._deadlines:
+            wake_at = min(wake_at, self._deadlines[0][0])
+        decisions.wake_at = None if math.isinf(wake_at) else wake_at
+        return decisions
+
+    @property
+    def waiting_count(self) -> int:
+        """How many units wait."""
+        return len(self._waiting)
+
+    @property
+    def in_flight_count(self) -> int:
+        """How many grants have not ended."""
+        return len(self._flights)
+
+    def serves(self, model: str) -> bool:
+        """Whether any deployment serves this public model."""
+        return model in self._domain_of
+
+    def waiting_units(self) -> list[Waiting]:
+        """Every waiting unit, in no order: for views, not for decisions."""
+        return list(self._waiting.values())
+
+    def deployment(self, name: str) -> Deployment:
+        """A deployment's live state. Raises KeyError where it is not configured."""
+        return self._deployments[name]
+
+    def eta_seconds(self, unit_id: str, now: float) -> float | None:
+        """How long a waiting unit will wait from now on; None where it does not wait."""
+        waiting = self._waiting.get(unit_id)
+        if waiting is None:
+            return None
+        return predicted_wait_seconds(self._domain_of[waiting.unit.model], waiting, now)
+
+    def _take(self, event: Event, decisions: Decisions, now: float) -> None:
+        match event:
+            case Submitted(unit):
+                refusal = self._submit(unit, now)
+                if refusal is not None:
+                    decisions.refusals.append(refusal)
+            case Settled(unit_id, usage):
+                self._settle(unit_id, usage, now)
+            case Failed():
+                self._fail(event, now)
+            case Cancelled():
+                self._cancel(event, now)
+            case Replanned(plan):
+                self._replan(plan, decisions, now)
+            case Observed() | Limited() | Overloaded():
+                deployment = self._deployments.get(event.deployment)
+                if deployment is not None:
+                    deployment.learn(event, now)
+
+    def _submit(self, unit: Unit, now: float) -> Refusal | None:
+        """Admit a unit, or say why not. The unit's id must be new."""
+        domain = self._domain_of.get(unit.model)
+        if domain is None:
+            return Refusal(unit.unit_id, RefusalReason.NO_DEPLOYMENT)
+        assert unit.unit_id not in self._waiting, f"{unit.unit_id} was submitted twice"
+        assert unit.unit_id not in self._flights, f"{unit.unit_id} was submitted twice"
+        queue = domain.class_queue(unit.class_name)
+        waiting = Waiting(unit, queue.plan, next(self._sequence), now)
+        limit = domain.too_large(waiting)
+        if limit is not None:
+            return Refusal(unit.unit_id, RefusalReason.TOO_LARGE, limit=limit)
+        waiting.cost_seconds = domain.cost_seconds(waiting)
+        if queue.queue.waiting >= queue.plan.queue_max or unit.deadline is not None:
+            eta_seconds = predicted_wait_seconds(domain, waiting, now)
+            if queue.queue.waiting >= queue.plan.queue_max:
+                return Refusal(unit.unit_id, RefusalReason.QUEUE_FULL, eta_seconds)
+            if unit.deadline is not None and now + eta_seconds > unit.deadline:
+                return Refusal(unit.unit_id, RefusalReason.DEADLINE, eta_seconds)
+        self._enqueue(domain, waiting, now)
+        return None
+
+    def _enqueue(self, domain: Domain, waiting: Waiting, now: float) -> None:
+        self._waiting[waiting.unit.unit_id] = waiting
+        domain.push(waiting, now)
+        if waiting.unit.deadline is not None:
+            entry = (waiting.unit.deadline, next(self._sequence), waiting)
+            heappush(self._deadlines, entry)
+
+    def _dequeue(self, waiting: Waiting, now: float) -> None:
+        del self._waiting[waiting.unit.unit_id]
+        self._domain_of[waiting.unit.model].remove(waiting, now)
+
+    def _fly(self, waiting: Waiting, placement: Placement, now: float) -> Grant:
+        del self._waiting[waiting.unit.unit_id]
+        self._flights[waiting.unit.unit_id] = Flight(waiting, placement)
+        waiting.attempt += 1
+        return Grant(
+            unit_id=waiting.unit.unit_id,
+            deployment=placement.deployment.plan.name,
+            reservation=placement.amounts,
+            granted_at=now,
+            wait_seconds=now - waiting.submitted_at,
+            attempt=waiting.attempt,
+        )
+
+    def _settle(self, unit_id: str, usage: Usage | None, now: float) -> None:
+        flight = self._land(unit_id)
+        if flight is None:
+            return
+        reserved = flight.placement.amounts
+        charge = flight.placement.deployment.plan.charge
+        charged = reserved if usage is None else settled_amounts(charge, reserved, usage)
+        flight.placement.deployment.health.succeeded(now)
+        self._pay(flight, charged, now)
+
+    def _fail(self, event: Failed, now: float) -> None:
+        flight = self._land(event.unit_id)
+        if flight is None:
+            return
+        reserved = flight.placement.amounts
+        charge = flight.placement.deployment.plan.charge
+        charged: Amounts = {}
+        if event.usage is not None:
+            charged = settled_amounts(charge, reserved, event.usage)
+        elif event.was_sent:
+            charged = failed_amounts(charge, reserved)
+        self._pay(flight, charged, now)
+        domain = self._domain_of.get(flight.waiting.unit.model)
+        if event.requeue and domain is not None:
+            self._enqueue(domain, flight.waiting.again(), now)
+
+    def _cancel(self, event: Cancelled, now: float) -> None:
+        waiting = self._waiting.get(event.unit_id)
+        if waiting is not None:
+            self._dequeue(waiting, now)
+            return
+        flight = self._land(event.unit_id)
+        if flight is None:
+            return
+        charged: Amounts = {}
+        if event.was_sent:
+            charged = flight.placement.amounts
+            if event.usage is not None:
+                charge = flight.placement.deployment.plan.charge
+                charged = settled_amounts(charge, charged, event.usage)
+        self._pay(flight, charged, now)
+
+    def _land(self, unit_id: str) -> Flight | None:
+        """Take a unit out of the air: the only way a reservation ends, so it ends once."""
+        flight = self._flights.pop(unit_id, None)
+        if flight is not None:
+            flight.placement.deployment.health.in_flight -= 1
+            queue = self._class_queue(flight.waiting)
+            if queue is not None:
+                queue.in_flight -= 1
+        return flight
+
+    def _pay(self, flight: Flight, charged: Amounts, now: float) -> None:
+        """Replace the reservation by what was charged, in the limits and in fairness."""
+        pool, reserved = flight.placement.deployment.pool, flight.placement.amounts
+        pool.settle(reserved, charged, now)
+        queue = self._class_queue(flight.waiting)
+        if queue is not None:
+            difference_seconds = pool.cost_seconds(charged) - flight.waiting.cost_seconds
+            queue.queue.correct(flight.waiting.unit.tenant, difference_seconds)
+
+    def _class_queue(self, waiting: Waiting) -> ClassQueue | None:
+        domain = self._domain_of.get(waiting.unit.model)
+        return domain.class_queue(waiting.unit.class_name) if domain else None
+
+    def _evict_expired(self, decisions: Decisions, now: float) -> None:
+        while self._deadlines:
+            deadline, _, waiting = self._deadlines[0]
+            if waiting.is_waiting and deadline > now:
+                break
+            heappop(self._deadlines)
+            if waiting.is_waiting:
+                self._dequeue(waiting, now)
+                decisions.evictions.append(_eviction(waiting, EvictionReason.DEADLINE, now))
+        if len(self._deadlines) > 2 * len(self._waiting) + COMPACT_ENDED_MIN:
+            self._deadlines = [entry for entry in self._deadlines if entry[2].is_waiting]
+            heapify(self._deadlines)
+
+    def _replan(self, plan: Plan, decisions: Decisions, now: float) -> None:
+        """Take over a changed configuration; what waits keeps its place, what flies flies on."""
+        waiting_before = sorted(self._waiting.values(), key=lambda waiting: waiting.key)
+        self._waiting.clear()
+        self._deadlines.clear()
+        self.plan = plan
+        self._adopt(plan, now)
+        for waiting in waiting_before:
+            domain = self._domain_of.get(waiting.unit.model)
+            if domain is None:
+                decisions.evictions.append(_eviction(waiting, EvictionReason.NO_DEPLOYMENT, now))
+            else:
+                self._enqueue(domain, waiting, now)
+        for flight in self._flights.values():
+            queue = self._class_queue(flight.waiting)
+            if queue is not None:
+                queue.in_flight += 1
+
+    def _adopt(self, plan: Plan, now: float) -> None:
+        """Make the deployments and domains of a plan, keeping what is known of the limits."""
+        before, self._deployments = self._deployments, {}
+        for deployment_plan in plan.deployments:
+            deployment = before.get(deployment_plan.name)
+            if deployment is None:
+                deployment = Deployment(deployment_plan, now)
+            else:
+                deployment.plan = deployment_plan
+                deployment.pool.replan(deployment_plan.limits, now)
+            self._deployments[deployment_plan.name] = deployment
+        self.domains = [
+            Domain(group, plan.classes, plan.tenant_weights, now)
+            for group in _competing(self._deployments)
+        ]
+        self._domain_of = {
+            model: domain
+            for domain in self.domains
+            for deployment in domain.deployments
+            for model in deployment.plan.models
+        }
+
+
+def _eviction(waiting: Waiting, reason: EvictionReason, now: float) -> Eviction:
+    return Eviction(waiting.unit.unit_id, reason, now - waiting.submitted_at)
+
+
+def _competing(deployments: dict[str, Deployment]) -> list[list[Deployment]]:
+    """Group deployments that serve a model in common, directly or through others."""
+    groups: list[tuple[set[str], list[Deployment]]] = []
+    for deployment in deployments.values():
+        models, members = set(deployment.plan.models), [deployment]
+        apart = []
+        for group_models, group_members in groups:
+            if models & group_models:
+                models |= group_models
+                members = group_members + members
+            else:
+                apart.append((group_models, group_members))
+        groups = [*apart, (models, members)]
+    return [members for _, members in groups]

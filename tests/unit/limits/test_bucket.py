@@ -1,0 +1,105 @@
+"""One limit: refill, debt, capacity that is learnt, and headers that are intervals."""
+
+from __future__ import annotations
+
+import pytest
+
+from penstock.limits.bucket import Bucket
+from penstock.units import LimitName, LimitReading
+
+
+def bucket(per_minute: float = 60, burst_seconds: float | None = 10) -> Bucket:
+    return Bucket(per_minute, 60.0, burst_seconds, 0.0)
+
+
+def reading(remaining: float | None = None, capacity: float | None = None) -> LimitReading:
+    return LimitReading(LimitName.RPM, capacity=capacity, remaining=remaining)
+
+
+def test_it_refills_continuously_up_to_its_capacity():
+    one = bucket()
+    one.take(10, 0.0)
+    assert one.ready_at(1, 0.0, 0.0) == pytest.approx(1.0)
+    one.advance(5.0)
+    assert one.level == pytest.approx(5.0)
+    one.advance(100.0)
+    assert one.level == pytest.approx(10.0)
+
+
+def test_a_clock_that_steps_back_changes_nothing():
+    one = bucket()
+    one.take(5, 10.0)
+    one.advance(2.0)
+    assert one.level == 5.0
+    one.advance(11.0)
+    assert one.level == pytest.approx(6.0)
+
+
+def test_what_exceeds_the_capacity_waits_for_a_full_bucket_and_leaves_a_debt():
+    one = bucket()
+    one.take(4, 0.0)
+    assert one.ready_at(30, 0.0, 0.0) == pytest.approx(4.0)
+    one.take(30, 4.0)
+    assert one.ready_at(1, 0.0, 4.0) == pytest.approx(25.0)
+
+
+def test_an_unknown_capacity_starts_small_and_grows_to_what_the_provider_shows():
+    one = bucket(600, None)
+    assert one.capacity == 50.0
+    one.take(1, 0.0)
+    one.observe(reading(remaining=599, capacity=600), 60.0, sent_at=0.0, now=0.05)
+
+    assert one.capacity == 599.0
+    assert 595 < one.level <= 599
+
+
+def test_a_configured_capacity_is_not_changed_by_a_larger_remaining():
+    one = bucket(600, 5)
+    one.observe(reading(remaining=599, capacity=600), 60.0, sent_at=0.0, now=0.05)
+
+    assert one.capacity == 50.0
+
+
+def test_a_lower_limit_in_the_headers_is_adopted_and_a_higher_one_is_not():
+    one = bucket(600)
+    one.observe(reading(capacity=6_000), 60.0, sent_at=0.0, now=0.1)
+    assert one.rate == 10.0
+    one.observe(reading(capacity=300), 60.0, sent_at=0.0, now=0.1)
+    assert (one.rate, one.source) == (5.0, "header")
+
+
+def test_a_hidden_consumer_is_seen_in_remaining():
+    one = bucket(600, 60)
+    one.take(1, 10.0)
+    one.observe(reading(remaining=200, capacity=600), 60.0, sent_at=10.0, now=10.1)
+
+    assert one.level == pytest.approx(201, abs=2)
+
+
+def test_sends_after_the_observed_one_are_not_counted_twice():
+    """The answer to the first of twenty calls says nothing of the nineteen after it."""
+    one = bucket(600, 60)
+    for index in range(20):
+        one.take(1, index * 0.1)
+    one.observe(reading(remaining=599), 60.0, sent_at=0.0, now=2.0)
+
+    # 600 - 20 + 2 s of refill at 10 a second, which caps at the capacity on the way.
+    assert one.level == pytest.approx(599, abs=1.5)
+
+
+def test_an_older_answer_says_nothing_after_a_newer_one():
+    one = bucket(600, 60)
+    one.take(1, 0.0)
+    one.take(1, 5.0)
+    one.observe(reading(remaining=100), 60.0, sent_at=5.0, now=5.1)
+    level = one.level
+    one.observe(reading(remaining=10), 60.0, sent_at=0.0, now=6.0)
+
+    assert one.level == pytest.approx(level + 9.0, abs=0.1)
+
+
+def test_a_pause_empties_the_bucket_and_holds_until_its_end():
+    one = bucket()
+    one.pause(3.0, 0.0)
+    assert one.ready_at(1, 0.0, 0.0) == 3.0
+    assert one.level == 0.0
