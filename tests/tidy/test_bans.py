@@ -178,7 +178,8 @@ def test_the_check_finds_a_bare_excuse(line: str, is_bare: bool) -> None:
     ("code", "sample"),
     [
         ("TID251", "from langchain_core.load import loads"),
-        ("TID251", "from langchain_core import load"),
+        ("TID251", "from langchain_core import load; load.loads('')"),
+        ("TID251", "import langchain_core.load.load"),
         ("TID251", "import pickle"),
         ("TID251", "import yaml"),
         ("S102", "exec('1')"),

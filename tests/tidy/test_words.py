@@ -59,7 +59,7 @@ def test_names_keep_to_the_glossary(root: Path, modules: Mapping[Path, ast.Modul
         for name in misnamed(tree, forbidden)
     ]
 
-    assert {"backend", "ticket", "quota"} < forbidden
+    assert {"backend", "ticket"} < forbidden
     assert found == []
 
 
