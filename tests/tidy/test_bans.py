@@ -82,16 +82,20 @@ CODES = re.compile(r"^(?::\s*[A-Z]+\d+(?:,\s*[A-Z]+\d+)*|\[[\w,\s-]+\])")
 
 
 def bare_excuses(text: str) -> Iterator[str]:
-    """Silenced checks that do not name the check and say why, beside it or in the line above."""
-    above = ""
+    """Silenced checks that do not name the check and say why, beside it or in a comment above.
+
+    One comment serves several lines that follow it, all silenced.
+    """
+    is_explained = False
     for number, line in enumerate(text.splitlines(), 1):
         excuse = EXCUSE.search(line)
-        if excuse is not None:
-            codes = CODES.match(excuse["rest"])
-            reason = codes is not None and excuse["rest"][codes.end() :].strip(" #-:\u2013")
-            if codes is None or not (reason or above.lstrip().startswith("#")):
-                yield f"{number}: {line.strip()}"
-        above = line
+        if excuse is None:
+            is_explained = line.lstrip().startswith("#")
+            continue
+        codes = CODES.match(excuse["rest"])
+        is_explained |= codes is not None and excuse["rest"][codes.end() :].strip(" #-:") != ""
+        if codes is None or not is_explained:
+            yield f"{number}: {line.strip()}"
 
 
 def under(folder: str, modules: Mapping[Path, ast.Module]) -> dict[Path, ast.Module]:
@@ -167,6 +171,8 @@ def test_the_checks_find_what_they_look_for(
         ("x = 1  # type: ignore", True),
         ("x = 1  # noqa: BLE001 - the worker must outlive any error", False),
         ("# The worker must outlive any error.\nx = 1  # noqa: BLE001, S110", False),
+        ("# Only once the port is open.\nimport a  # noqa: E402\nimport b  # noqa: E402", False),
+        ("# Two.\nx = 1\ny = 2  # noqa: E402", True),
         ("x = 1  # type: ignore[misc]  # the stub is wrong", False),
     ],
 )

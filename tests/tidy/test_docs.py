@@ -100,3 +100,10 @@ def test_the_checks_see_what_is_missing(tmp_path: Path) -> None:
         "dependency-groups": {"dev": ["d"]},
     }
     assert declared(project) == {"a", "b", "c", "d"}
+
+
+def test_the_index_lists_every_page(root: Path) -> None:
+    index = (root / "docs" / "index.md").read_text("utf-8")
+    pages = {path.name for path in (root / "docs").glob("*.md")} - {"index.md"}
+
+    assert {page for page in pages if f"]({page})" not in index} == set()

@@ -10,14 +10,16 @@ from pathlib import Path
 import grimp
 
 
-def texts(trees: Iterable[ast.Module]) -> set[str]:
-    """Every text constant: a module started by its name (``-m``, lazily) stands in one."""
-    return {
+def named(trees: Iterable[ast.Module]) -> set[str]:
+    """Modules started by their name, as ``-m`` or lazily: it stands in a text, whole or in two."""
+    texts = {
         node.value
         for tree in trees
         for node in ast.walk(tree)
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     }
+    packages = {text for text in texts if text.startswith("penstock.") and text.endswith(".")}
+    return texts | {package + text for package in packages for text in texts}
 
 
 def dead(importers: Mapping[str, Collection[str]], entries: Collection[str]) -> list[str]:
@@ -38,7 +40,7 @@ def test_no_module_is_dead(root: Path, modules: Mapping[Path, ast.Module]) -> No
     graph = grimp.build_graph("penstock", cache_dir=None)
     project = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]
     entries = {target.partition(":")[0] for target in project["scripts"].values()}
-    entries |= texts(tree for path, tree in modules.items() if path.is_relative_to("src"))
+    entries |= named(tree for path, tree in modules.items() if path.is_relative_to("src"))
     entries.add("penstock.__main__")
     importers = {
         module: graph.find_modules_that_directly_import(module) for module in graph.modules
@@ -51,3 +53,5 @@ def test_the_check_finds_a_dead_module() -> None:
     importers = {"p": set(), "p.main": set(), "p.used": {"p.main"}, "p.left": set()}
 
     assert dead(importers, {"p.main"}) == ["p.left"]
+    assert "penstock.cli.keys" in named([ast.parse("load(f'penstock.cli.{n}', ['keys'])")])
+    assert "penstock.worker" in named([ast.parse("run('-m', 'penstock.worker')")])

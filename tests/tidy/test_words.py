@@ -13,7 +13,7 @@ import pytest
 HOSTS = ["py" + "pi.org", "python" + "hosted.org", "npm" + "js.org", "npm" + "js.com"]
 PLACES = re.compile("|".join(["/wo" + r"rk/\w", "/ro" + r"ot/[\w.]", "/ho" + r"me/\w"]))
 
-SHORTENED = {"cfg", "cnt", "ctx", "idx", "mgr", "msg", "num", "req", "resp", "tmp", "val"}
+SHORTENED = {"cfg", "cnt", "idx", "mgr", "msg", "num", "req", "resp", "tmp", "val"}
 
 
 def forbidden_words(architecture: str) -> set[str]:
