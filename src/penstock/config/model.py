@@ -1,8 +1,9 @@
 """What may stand in ``penstock.toml``, table by table. Structs without behaviour.
 
-A field's comment is its documentation: ``docs/configuration.md`` repeats it, and a test
-compares the two. Secrets are never values in the file: they are named by ``key_env`` or
-``key_file`` and read at start.
+A field's description is its documentation: it becomes the tooltip of the published JSON
+Schema, the end of an error's message, and a row of ``docs/configuration.md`` (a test compares
+them). Secrets are never values in the file: they are named by ``key_env`` or ``key_file`` and
+read at start. ``load`` hands out this value with every path absolute and every default set.
 """
 
 from __future__ import annotations
@@ -12,14 +13,19 @@ from typing import Annotated, Literal, TypeAlias
 import msgspec
 from msgspec import Meta
 
+IDENTIFIER_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}\Z"
+IMPORT_PATTERN = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*\Z"
+ENVIRONMENT_PATTERN = r"^[A-Z_][A-Z0-9_]{0,63}\Z"
+
 Positive: TypeAlias = Annotated[float, Meta(gt=0)]
 PositiveInt: TypeAlias = Annotated[int, Meta(gt=0)]
 NonNegativeInt: TypeAlias = Annotated[int, Meta(ge=0)]
-Identifier: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}\Z")]
+Text: TypeAlias = Annotated[str, Meta(min_length=1)]
+Identifier: TypeAlias = Annotated[str, Meta(pattern=IDENTIFIER_PATTERN)]
 """Names that may stand in headers, metrics and paths: nothing else is ever copied there."""
-ImportPath: TypeAlias = Annotated[
-    str, Meta(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*\Z", description="package.module:attribute")
-]
+ImportPath: TypeAlias = Annotated[str, Meta(pattern=IMPORT_PATTERN)]
+EnvironmentName: TypeAlias = Annotated[str, Meta(pattern=ENVIRONMENT_PATTERN)]
+"""Strict on purpose: a key pasted in place of a variable's name does not look like this."""
 
 
 class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -29,105 +35,194 @@ class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 class ServerTable(_Table, frozen=True):
     """``[server]``: where it listens, and the caps that hold for every door."""
 
-    host: str = "127.0.0.1"
-    port: Annotated[int, Meta(ge=0, le=65535)] = 8787
-    allowed_hosts: list[str] = []  # Host headers answered besides loopback names and `host`
-    body_bytes_max: PositiveInt = 8 * 1024 * 1024
-    header_bytes_max: PositiveInt = 64 * 1024
-    connections_max: PositiveInt = 4096
-    header_timeout_seconds: Positive = 10.0
-    body_timeout_seconds: Positive = 120.0
-    write_timeout_seconds: Positive = 60.0  # a reader that takes nothing for so long is cut off
-    drain_seconds: Positive = 30.0  # what a stopping service gives to calls in flight
+    host: Annotated[Text, Meta(description="address or name to listen on")] = "127.0.0.1"
+    port: Annotated[
+        int, Meta(ge=0, le=65535, description="port to listen on; 0 lets the system choose")
+    ] = 8787
+    allowed_hosts: Annotated[
+        list[Text],
+        Meta(description="`Host` headers answered besides the loopback names and `host`"),
+    ] = []
+    body_bytes_max: Annotated[
+        PositiveInt, Meta(description="largest request body; larger ones are refused with 413")
+    ] = 8 * 1024 * 1024
+    header_bytes_max: Annotated[
+        PositiveInt, Meta(description="largest request head; larger ones are refused with 431")
+    ] = 64 * 1024
+    connections_max: Annotated[
+        PositiveInt, Meta(description="open connections; more are closed at once")
+    ] = 4096
+    header_timeout_seconds: Annotated[
+        Positive, Meta(description="time to send a whole request head")
+    ] = 10.0
+    body_timeout_seconds: Annotated[
+        Positive, Meta(description="time to send a whole request body")
+    ] = 120.0
+    write_timeout_seconds: Annotated[
+        Positive, Meta(description="a reader that takes nothing for so long is cut off")
+    ] = 60.0
+    drain_seconds: Annotated[
+        Positive, Meta(description="what a stopping service gives to calls in flight")
+    ] = 30.0
 
 
 class StoreTable(_Table, frozen=True):
     """``[store]``: where durable state lives."""
 
-    path: str = ".penstock"  # a directory; relative to the file
-
-
-class ProviderTable(_Table, frozen=True):
-    """``[providers.NAME]``: one account at a provider."""
-
-    kind: Literal["openai", "anthropic"]
-    base_url: str
-    key_env: str | None = None  # environment variable that holds the provider's key
-    key_file: str | None = None  # or the file that holds it
-    connect_timeout_seconds: Positive = 10.0
-    first_byte_timeout_seconds: Positive = 300.0
-    idle_timeout_seconds: Positive = 120.0  # between two reads of an answer
-    total_timeout_seconds: Positive = 3600.0
-
-
-class DeploymentTable(_Table, frozen=True):
-    """``[deployments.NAME]``: one callable target and its limits (per minute, as published)."""
-
-    provider: str
-    model: str | None = None  # the provider's name for it; default: NAME
-    serves: list[Identifier] | None = None  # public model names; default: [model]
-    rpm: Positive | None = None
-    tpm: Positive | None = None
-    itpm: Positive | None = None
-    otpm: Positive | None = None
-    rpd: Positive | None = None
-    concurrency: PositiveInt | None = None
-    burst_seconds: Positive | None = None  # bucket size as seconds of its rate; default: learnt
-
-
-class ClassTable(_Table, frozen=True):
-    """``[classes.NAME]``: who goes first. The built-in three can be changed, others added."""
-
-    rank: NonNegativeInt  # lower goes first
-    reserve: Annotated[float, Meta(ge=0, le=1)] = 0.0  # share of a bucket kept from it
-    min_share: Annotated[float, Meta(ge=0, lt=1)] = 0.0  # floor against starvation
-    order: Literal["arrival", "deadline"] = "arrival"
-    queue_max: PositiveInt = 10_000  # units that may wait; more are refused with 429
-    wait_seconds_max: Positive = 600.0  # the caller's patience where it names none
-
-
-class TenantTable(_Table, frozen=True):
-    """``[tenants.NAME]``: who is treated fairly."""
-
-    weight: Positive = 1.0
-
-
-class KeyTable(_Table, frozen=True):
-    """``[keys.NAME]``: one API key of a caller."""
-
-    tenant: Identifier
-    key_env: str | None = None
-    key_file: str | None = None
-    class_default: Identifier = msgspec.field(name="class", default="standard")
-    ceiling: Identifier = "interactive"  # the most urgent class it may ask for
-    models: list[Identifier] | None = None  # None: all
-    chains: list[Identifier] | None = None  # None: all
-    admin: bool = False  # may see the queue of every tenant
-
-
-class ChainTable(_Table, frozen=True):
-    """``[chains.NAME]``: one deployed runnable."""
-
-    import_path: ImportPath = msgspec.field(name="import")
-    class_default: Identifier | None = msgspec.field(name="class", default=None)
-    config_keys: list[str] = msgspec.field(default_factory=lambda: ["configurable"])
-    include_callback_events: bool = False
-    timeout_seconds: Positive = 600.0
-    description: str = ""
+    path: Annotated[
+        Text, Meta(description="a directory, made at first use; relative to the file")
+    ] = ".penstock"
 
 
 class WorkersTable(_Table, frozen=True):
     """``[workers]``: the processes that run chains."""
 
-    count: NonNegativeInt = 2
-    runs_max: PositiveInt = 100  # concurrent runs in one worker; more wait in the front
-    start_timeout_seconds: Positive = 120.0
+    count: Annotated[NonNegativeInt, Meta(description="how many processes run chains")] = 2
+    runs_max: Annotated[
+        PositiveInt,
+        Meta(description="concurrent runs in one worker; more wait in the front process"),
+    ] = 100
+    start_timeout_seconds: Annotated[
+        Positive, Meta(description="time for a worker to import its chains")
+    ] = 120.0
+
+
+class ProviderTable(_Table, frozen=True):
+    """``[providers.NAME]``: one account at a provider."""
+
+    kind: Annotated[
+        Literal["openai", "anthropic"], Meta(description="the protocol that the provider speaks")
+    ]
+    base_url: Annotated[
+        Text,
+        Meta(description="where it is, as its own SDK takes it, such as https://host/v1"),
+    ]
+    key_env: Annotated[
+        EnvironmentName | None,
+        Meta(description="environment variable that holds the provider's key"),
+    ] = None
+    key_file: Annotated[
+        Text | None,
+        Meta(description="or the file that holds it; relative to penstock.toml"),
+    ] = None
+    connect_timeout_seconds: Annotated[Positive, Meta(description="time to connect")] = 10.0
+    first_byte_timeout_seconds: Annotated[
+        Positive, Meta(description="time from sending a call to the first byte of its answer")
+    ] = 300.0
+    idle_timeout_seconds: Annotated[
+        Positive, Meta(description="time between two reads of an answer")
+    ] = 120.0
+    total_timeout_seconds: Annotated[
+        Positive, Meta(description="time from sending a call to the end of its answer")
+    ] = 3600.0
+
+
+class DeploymentTable(_Table, frozen=True):
+    """``[deployments.NAME]``: one callable target and its limits, as the provider states them."""
+
+    provider: Annotated[Text, Meta(description="the provider's name in this file")]
+    model: Annotated[
+        Text | None, Meta(description="the provider's name for the model; default: NAME")
+    ] = None
+    serves: Annotated[
+        list[Identifier] | None,
+        Meta(description="names under which callers ask for it; default: [model]"),
+    ] = None
+    rpm: Annotated[Positive | None, Meta(description="requests per minute")] = None
+    tpm: Annotated[Positive | None, Meta(description="tokens per minute, both ways")] = None
+    itpm: Annotated[Positive | None, Meta(description="input tokens per minute")] = None
+    otpm: Annotated[Positive | None, Meta(description="output tokens per minute")] = None
+    rpd: Annotated[Positive | None, Meta(description="requests per day")] = None
+    concurrency: Annotated[PositiveInt | None, Meta(description="calls in flight")] = None
+    burst_seconds: Annotated[
+        Positive | None,
+        Meta(description="size of the buckets, in seconds of their rate; default: learnt"),
+    ] = None
+
+
+class ClassTable(_Table, frozen=True):
+    """``[classes.NAME]``: who goes first. The built-in three can be changed, others added."""
+
+    rank: Annotated[NonNegativeInt, Meta(description="lower goes first; no two classes share one")]
+    reserve: Annotated[
+        float,
+        Meta(ge=0, le=1, description="share of each bucket that it leaves to more urgent classes"),
+    ] = 0.0
+    min_share: Annotated[
+        float, Meta(ge=0, lt=1, description="floor against starvation, as a share of the limit")
+    ] = 0.0
+    order: Annotated[
+        Literal["arrival", "deadline"],
+        Meta(description="what decides between the units of one tenant"),
+    ] = "arrival"
+    queue_max: Annotated[
+        PositiveInt, Meta(description="units that may wait; more are refused with 429")
+    ] = 10_000
+    wait_seconds_max: Annotated[
+        Positive, Meta(description="the caller's patience where it names none")
+    ] = 600.0
+
+
+class TenantTable(_Table, frozen=True):
+    """``[tenants.NAME]``: who is treated fairly."""
+
+    weight: Annotated[
+        Positive, Meta(description="share in its class, relative to the other tenants")
+    ] = 1.0
+
+
+class KeyTable(_Table, frozen=True):
+    """``[keys.NAME]``: one API key of a caller."""
+
+    tenant: Annotated[Identifier, Meta(description="who the key belongs to")]
+    key_env: Annotated[
+        EnvironmentName | None, Meta(description="environment variable that holds the key")
+    ] = None
+    key_file: Annotated[
+        Text | None,
+        Meta(description="or the file that holds it; relative to penstock.toml"),
+    ] = None
+    class_default: Annotated[Identifier, Meta(description="class of a call that asks for none")] = (
+        msgspec.field(name="class", default="standard")
+    )
+    ceiling: Annotated[
+        Identifier, Meta(description="the most urgent class that a call may ask for")
+    ] = "interactive"
+    models: Annotated[
+        list[Identifier] | None, Meta(description="models it may call; default: all")
+    ] = None
+    chains: Annotated[
+        list[Identifier] | None, Meta(description="chains it may run; default: all")
+    ] = None
+    admin: Annotated[bool, Meta(description="may see the queue of every tenant")] = False
+
+
+class ChainTable(_Table, frozen=True):
+    """``[chains.NAME]``: one deployed runnable."""
+
+    import_path: Annotated[
+        ImportPath, Meta(description="the runnable, as package.module:attribute")
+    ] = msgspec.field(name="import")
+    class_default: Annotated[
+        Identifier | None, Meta(description="class of its runs; default: the key's")
+    ] = msgspec.field(name="class", default=None)
+    config_keys: Annotated[
+        list[Text], Meta(description="keys of a request's `config` that reach the chain")
+    ] = msgspec.field(default_factory=lambda: ["configurable"])
+    include_callback_events: Annotated[
+        bool, Meta(description="answers of `invoke` and `batch` hold the run's callback events")
+    ] = False
+    timeout_seconds: Annotated[Positive, Meta(description="longest run")] = 600.0
+    description: Annotated[str, Meta(description="a line for the list of chains")] = ""
 
 
 class Config(_Table, frozen=True):
     """The whole file."""
 
-    path: list[str] = []  # directories from which chain modules are imported
+    path: Annotated[
+        list[Text],
+        Meta(description="directories from which chain modules are imported; relative to the file"),
+    ] = []
     server: ServerTable = ServerTable()
     store: StoreTable = StoreTable()
     workers: WorkersTable = WorkersTable()
