@@ -4,6 +4,7 @@
 
     PenstockError
     ├── ConfigError                    a file that cannot be served; lists every problem
+    ├── StoreError                     durable state that cannot be used; nothing was changed
     └── CallError                      ends one call; has status, outcome, code and hint
         ├── InvalidRequest         400 the request breaks a rule
         │   ├── Unprocessable      422 well-formed, but the chain's schema refuses it
@@ -20,7 +21,8 @@
         │   └── Draining           503 the service is stopping
         ├── UpstreamError              the provider, seen from here
         │   ├── UpstreamRejected   4xx the provider's own refusal, passed on
-        │   ├── UpstreamRateLimited 429 still limited when the caller's patience ended
+        │   ├── UpstreamRateLimited 429 a rate limit that a chain's own client gave up on
+        │   ├── UpstreamExhausted  429 no quota left at all: waiting does not help
         │   ├── UpstreamUnavailable 502 / 503 / 504 down, overloaded, reset or too slow
         │   ├── UpstreamInvalid    502 an answer that is none
         │   └── UpstreamAuth       502 our provider key was refused; the operator's matter
@@ -47,6 +49,10 @@ class ConfigError(PenstockError):
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
+
+
+class StoreError(PenstockError):
+    """Durable state that cannot be used: damaged, locked, newer than this version."""
 
 
 class CallError(PenstockError):
@@ -228,7 +234,7 @@ class UpstreamRejected(UpstreamError):
 
 
 class UpstreamRateLimited(UpstreamError):
-    """Still limited by the provider when the caller's patience ended."""
+    """A provider's rate limit that reached the caller: from a chain that calls past the gateway."""
 
     status = 429
     outcome = Outcome.UPSTREAM_RATE_LIMITED
@@ -236,10 +242,21 @@ class UpstreamRateLimited(UpstreamError):
     code = "upstream_rate_limited"
 
 
+class UpstreamExhausted(UpstreamError):
+    """The account at the provider has no quota or credit left. The operator must act."""
+
+    status = 429
+    outcome = Outcome.UPSTREAM_RATE_LIMITED
+    type = "insufficient_quota"
+    code = "upstream_quota_exhausted"
+    should_retry = False
+
+
 class UpstreamUnavailable(UpstreamError):
-    """Down, overloaded, reset, or too slow."""
+    """Down, overloaded, reset, or too slow; the attempts that made sense have been made."""
 
     code = "upstream_unavailable"
+    should_retry = False
 
 
 class UpstreamInvalid(UpstreamError):

@@ -1,0 +1,212 @@
+"""API keys that an operator creates while the service runs.
+
+A key is ``psk_`` + public id + ``_`` + secret: the prefix can be searched for in logs and
+repositories, the id names the key without giving it away, the secret has 256 random bits. Only
+an HMAC-SHA256 under the pepper is stored: with so many random bits a slow password hash would
+protect nothing more, and cost every request its time.
+
+Two processes share the database. The commands write: short transactions under the write lock.
+The service only reads, and asks ``changed()`` about once a second (0.1 ms): each change adds one
+to a counter in the same transaction, so a key that is created or revoked counts within that
+second. A service whose store does not exist yet opens nothing and imports no SQLAlchemy.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import secrets
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from penstock.errors import PenstockError, StoreError
+from penstock.store.pepper import PEPPER_FILE_VARIABLE, fingerprint, pepper_in
+
+if TYPE_CHECKING:
+    from penstock.store.key_rows import KeyRows
+
+PREFIX: Final = "psk"
+DATABASE_FILE: Final = "penstock.db"
+_ID_BYTES: Final = 6
+_SECRET_BYTES: Final = 32
+
+
+class KeyGrant(msgspec.Struct, frozen=True):
+    """What a key may do, in the words of ``[keys.NAME]``."""
+
+    tenant: str
+    class_default: str = "standard"
+    ceiling: str = "interactive"
+    models: tuple[str, ...] | None = None  # None: all
+    chains: tuple[str, ...] | None = None  # None: all
+    admin: bool = False
+
+
+class StoredKey(msgspec.Struct, frozen=True):
+    """One key as it is stored. Times are Unix seconds."""
+
+    key_id: str
+    name: str
+    digest: str
+    grant: KeyGrant
+    created_at: float
+    revoked_at: float | None = None
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """The keys in force at one moment, and the pepper that their digests were made with."""
+
+    pepper: bytes
+    keys: tuple[StoredKey, ...] = ()
+
+    def __repr__(self) -> str:
+        """Without the pepper: this may end in a log or a traceback."""
+        return f"Snapshot(keys={len(self.keys)})"
+
+
+def key_digest(key: str, pepper: bytes) -> str:
+    """HMAC-SHA256 of a key under the pepper, as 64 hexadecimal characters."""
+    return hmac.digest(pepper, key.encode(), "sha256").hex()
+
+
+class KeyStore:
+    """The keys in one store directory. For one thread at a time.
+
+    ``environment`` may name another pepper file. All methods raise StoreError when the store
+    cannot be used.
+    """
+
+    def __init__(self, directory: Path, environment: Mapping[str, str] = os.environ) -> None:
+        self._directory = directory
+        self._file = directory / DATABASE_FILE
+        self._environment = environment
+        self._rows: KeyRows | None = None
+        self._identity: tuple[int, int] | None = None
+        self._pepper = secrets.token_bytes(32)  # until there is a store, for this process alone
+        self._seen: object = None
+
+    def close(self) -> None:
+        """Close the database, if it is open."""
+        if self._rows is not None:
+            self._rows.close()
+        self._rows = None
+
+    def snapshot(self) -> Snapshot:
+        """The keys in force. A store that does not exist has none."""
+        # The state is read before the keys: a change in between is seen again by changed().
+        self._seen = self._state()
+        in_force = tuple(key for key in self.all() if key.revoked_at is None)
+        return Snapshot(pepper=self._pepper, keys=in_force)
+
+    def changed(self) -> bool:
+        """Whether a key was created or revoked since the last snapshot."""
+        return self._state() != self._seen
+
+    def create(self, name: str, grant: KeyGrant) -> str:
+        """Store a new key and return it: the only time that it can be seen.
+
+        Raises PenstockError when a key of that name is in force.
+        """
+        rows = self._open()
+        key_id = secrets.token_hex(_ID_BYTES)
+        key = f"{PREFIX}_{key_id}_{secrets.token_hex(_SECRET_BYTES)}"
+        stored = StoredKey(
+            key_id=key_id,
+            name=name,
+            digest=key_digest(key, self._pepper),
+            grant=grant,
+            created_at=time.time(),
+        )
+        if not rows.insert(stored):
+            raise PenstockError(
+                f"there is a key {name} already; choose another name, or revoke it first with "
+                f"`penstock keys revoke {name}`"
+            )
+        return key
+
+    def revoke(self, name: str) -> None:
+        """End the key of that name. Raises PenstockError when there is none in force."""
+        rows = self._open_existing()
+        if rows is None or not rows.revoke(name, time.time()):
+            raise PenstockError(
+                f"there is no stored key {name} in force; `penstock keys list` shows those there "
+                "are (a key of the configuration file ends by removing its table)"
+            )
+
+    def all(self) -> list[StoredKey]:
+        """Every key ever created, revoked ones too, oldest first."""
+        rows = self._open_existing()
+        return [] if rows is None else rows.all()
+
+    def _state(self) -> object:
+        """Changes whenever the keys do, and when the file is replaced by another."""
+        rows = self._open_existing()
+        return None if rows is None else (self._identity, rows.version())
+
+    def _open_existing(self) -> KeyRows | None:
+        """The open database; None where nobody has made one."""
+        identity = _identity_of(self._file)
+        if identity is None:
+            self.close()
+            return None
+        return self._open()
+
+    def _open(self) -> KeyRows:
+        """The open database, made if there is none, reopened if the file is another one now."""
+        if self._rows is not None and _identity_of(self._file) == self._identity:
+            return self._rows
+        self.close()
+        # Imported late: SQLAlchemy costs 0.6 s of CPU, which a service without keys saves.
+        from penstock.store.database import Database  # noqa: PLC0415
+        from penstock.store.key_rows import KeyRows  # noqa: PLC0415
+
+        rows = KeyRows(Database(self._file))
+        try:
+            self._pepper = self._pepper_of(rows)
+        except BaseException:
+            rows.close()
+            raise
+        self._rows = rows
+        self._identity = _identity_of(self._file)
+        return rows
+
+    def _pepper_of(self, rows: KeyRows) -> bytes:
+        """The pepper, if it is the one that the database was made with."""
+        tied_to = rows.pepper_fingerprint()
+        pepper = pepper_in(self._directory, self._environment, create=tied_to is None)
+        if tied_to is None:
+            rows.set_pepper_fingerprint(fingerprint(pepper))
+            tied_to = rows.pepper_fingerprint()
+        if tied_to != fingerprint(pepper):
+            raise StoreError(
+                f"{self._file}: the stored keys were made with another pepper; restore that "
+                f"file ({PEPPER_FILE_VARIABLE} may name it), or move the store away and create "
+                "new keys"
+            )
+        return pepper
+
+
+def _identity_of(file: Path) -> tuple[int, int] | None:
+    try:
+        status = file.stat()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StoreError(
+            f"{file}: the store cannot be reached ({os.strerror(error.errno or 0)}); check the "
+            "directory's owner and mode, or set [store] path"
+        ) from error
+    return status.st_dev, status.st_ino
+
+
+def stored_key_count(directory: Path) -> int:
+    """How many keys are in force in the store of ``directory``; 0 where there is none."""
+    store = KeyStore(directory)
+    try:
+        return len(store.snapshot().keys)
+    finally:
+        store.close()

@@ -1,0 +1,41 @@
+"""The schema as numbered steps, forwards only.
+
+A step that was released never changes; what comes next is a new step at the end. There is no
+way back: a database that is newer than the program is refused, not guessed at. SQL texts rather
+than a migration tool, since three statements a release do not pay for one.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+STEPS: Final[tuple[tuple[str, ...], ...]] = (
+    (
+        """
+        CREATE TABLE keys (
+            key_id        TEXT PRIMARY KEY,
+            name          TEXT NOT NULL,
+            digest        TEXT NOT NULL UNIQUE,
+            tenant        TEXT NOT NULL,
+            class_default TEXT NOT NULL,
+            ceiling       TEXT NOT NULL,
+            models        TEXT,
+            chains        TEXT,
+            admin         INTEGER NOT NULL,
+            created_at    REAL NOT NULL,
+            revoked_at    REAL
+        )
+        """,
+        # A name is free again once its key is revoked; the revoked row stays for the records.
+        "CREATE UNIQUE INDEX keys_name_in_force ON keys (name) WHERE revoked_at IS NULL",
+        # One row: what a running service polls, and which pepper the digests were made with.
+        """
+        CREATE TABLE keys_state (
+            row                INTEGER PRIMARY KEY CHECK (row = 1),
+            version            INTEGER NOT NULL,
+            pepper_fingerprint TEXT NOT NULL
+        )
+        """,
+    ),
+)
+"""Step 1 stands first; the version of a database is the number of steps that it has taken."""

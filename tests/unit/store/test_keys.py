@@ -1,0 +1,312 @@
+"""The keys that operators create: what is stored, who sees it when, and what refuses to open."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from penstock.errors import PenstockError, StoreError
+from penstock.http.auth import digest
+from penstock.store import database, pepper
+from penstock.store.keys import KeyGrant, KeyStore, Snapshot, key_digest, stored_key_count
+
+GRANT = KeyGrant(tenant="team")
+Opener = Callable[..., KeyStore]
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def opened(directory: Path) -> Iterator[Opener]:
+    """Opens the store as one more process would; all are closed at the end."""
+    stores: list[KeyStore] = []
+
+    def open_store(environment: dict[str, str] | None = None) -> KeyStore:
+        stores.append(KeyStore(directory, environment or {}))
+        return stores[-1]
+
+    yield open_store
+    for store in stores:
+        store.close()
+
+
+def _names(snapshot: Snapshot) -> list[str]:
+    return [key.name for key in snapshot.keys]
+
+
+def test_a_key_has_a_prefix_a_public_id_and_256_random_bits(opened: Opener) -> None:
+    store = opened()
+    made = [store.create(f"k{number}", GRANT) for number in range(3)]
+    ids = [key.key_id for key in store.all()]
+
+    assert all(re.fullmatch(r"psk_[0-9a-f]{12}_[0-9a-f]{64}", key) for key in made)
+    assert ids == [key.split("_")[1] for key in made]
+    assert len({key.split("_")[2] for key in made}) == 3
+
+
+def test_the_door_finds_a_stored_key_by_its_digest(opened: Opener) -> None:
+    store = opened()
+    key = store.create("ci", GRANT)
+    snapshot = store.snapshot()
+
+    assert snapshot.keys[0].digest == digest(key, snapshot.pepper)
+    assert snapshot.keys[0].digest == key_digest(key, snapshot.pepper)
+
+
+def test_no_file_of_the_store_holds_the_key_and_none_is_open_to_others(
+    opened: Opener, directory: Path
+) -> None:
+    store = opened()
+    secret = store.create("ci", GRANT).rpartition("_")[2]
+    files = list(directory.iterdir())
+
+    assert {"penstock.db", "pepper"} <= {file.name for file in files}
+    assert not any(secret.encode() in file.read_bytes() for file in files)
+    assert all(stat.S_IMODE(file.stat().st_mode) == 0o600 for file in files)
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+
+
+def test_what_a_key_may_do_comes_back_as_it_was_given(opened: Opener) -> None:
+    grant = KeyGrant(
+        tenant="team", class_default="batch", ceiling="standard", models=("a", "b"), chains=(),
+        admin=True,
+    )  # fmt: skip
+    opened().create("ci", grant)
+
+    assert opened().snapshot().keys[0].grant == grant
+
+
+def test_a_running_service_sees_creation_and_revocation_by_another_process(opened: Opener) -> None:
+    service, command = opened(), opened()
+
+    assert _names(service.snapshot()) == []
+    assert not service.changed()
+
+    command.create("ci", GRANT)
+    assert service.changed()
+    assert _names(service.snapshot()) == ["ci"]
+    assert not service.changed()
+
+    command.revoke("ci")
+    assert service.changed()
+    assert _names(service.snapshot()) == []
+
+
+def test_a_service_without_a_store_makes_none_and_imports_no_sqlalchemy(directory: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from penstock.store.keys import KeyStore\n"
+        f"store = KeyStore(Path({str(directory)!r}), {{}})\n"
+        "assert store.snapshot().keys == () and not store.changed()\n"
+        "assert 'sqlalchemy' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+    assert not directory.exists()
+
+
+def test_a_store_that_was_replaced_or_removed_is_seen(opened: Opener, directory: Path) -> None:
+    service = opened()
+    opened().create("ci", GRANT)
+    assert _names(service.snapshot()) == ["ci"]
+
+    for file in directory.iterdir():
+        file.unlink()
+    assert service.changed()
+    assert _names(service.snapshot()) == []
+
+    opened().create("other", GRANT)
+    assert service.changed()
+    assert _names(service.snapshot()) == ["other"]
+
+
+def test_a_name_is_taken_until_its_key_is_revoked(opened: Opener, directory: Path) -> None:
+    store = opened()
+    first = store.create("ci", GRANT)
+    with pytest.raises(PenstockError, match="there is a key ci already"):
+        store.create("ci", GRANT)
+
+    store.revoke("ci")
+    second = store.create("ci", GRANT)
+
+    assert first != second
+    assert [key.revoked_at is None for key in store.all()] == [False, True]
+    assert stored_key_count(directory) == 1
+
+
+def test_only_a_key_in_force_can_be_revoked(opened: Opener) -> None:
+    with pytest.raises(PenstockError, match="no stored key ci"):
+        opened().revoke("ci")
+    opened().create("ci", GRANT)
+    opened().revoke("ci")
+    with pytest.raises(PenstockError, match="no stored key ci"):
+        opened().revoke("ci")
+
+
+def test_a_name_is_data_whatever_it_holds(opened: Opener) -> None:
+    store = opened()
+    hostile = "x'; DROP TABLE keys; --"
+    store.create(hostile, GRANT)
+
+    with pytest.raises(PenstockError):
+        store.revoke("' OR '1'='1")
+    assert [key.revoked_at for key in store.all() if key.name == hostile] == [None]
+
+
+def test_a_damaged_database_is_refused_with_a_way_out(opened: Opener, directory: Path) -> None:
+    directory.mkdir()
+    file = directory / "penstock.db"
+    for content in (b"not a database at all" * 500, _damaged_database()):
+        file.write_bytes(content)
+
+        with pytest.raises(StoreError, match="damaged; stop all Penstock processes and restore"):
+            opened().snapshot()
+        assert file.read_bytes() == content
+
+
+def _damaged_database() -> bytes:
+    """A real one with the middle overwritten."""
+    connection = sqlite3.connect(":memory:")
+    connection.execute("CREATE TABLE t (a TEXT UNIQUE)")
+    connection.executemany(
+        "INSERT INTO t VALUES (?)", [(f"{number:0500}",) for number in range(99)]
+    )
+    connection.commit()
+    content = bytearray(connection.serialize())
+    connection.close()
+    content[5000:15000] = b"\xff" * 10000
+    # Write and read version 2 say WAL, as the store's own files do.
+    content[18:20] = b"\x02\x02"
+    return bytes(content)
+
+
+def test_a_newer_schema_is_refused(opened: Opener, directory: Path) -> None:
+    opened().create("ci", GRANT)
+    with sqlite3.connect(directory / "penstock.db") as connection:
+        connection.execute("INSERT INTO schema_version VALUES (999, 0)")
+    connection.close()
+
+    with pytest.raises(StoreError, match="version 999, and this Penstock knows 1; run the newer"):
+        opened().snapshot()
+
+
+def test_each_step_of_the_schema_is_taken_once_and_forwards(
+    opened: Opener, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened().create("ci", GRANT)
+    later = (*database.STEPS, ("CREATE TABLE later (a TEXT)",))
+    monkeypatch.setattr(database, "STEPS", later)
+
+    assert _names(opened().snapshot()) == ["ci"]
+    assert _names(opened().snapshot()) == ["ci"]
+    with sqlite3.connect(directory / "penstock.db") as connection:
+        versions = connection.execute("SELECT version FROM schema_version").fetchall()
+        assert connection.execute("SELECT count(*) FROM later").fetchone() == (0,)
+    connection.close()
+    assert versions == [(1,), (2,)]
+
+
+def test_a_step_that_fails_leaves_nothing_behind(
+    opened: Opener, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened().create("ci", GRANT)
+    monkeypatch.setattr(
+        database, "STEPS", (*database.STEPS, ("CREATE TABLE half (a TEXT)", "CREATE NONSENSE"))
+    )
+    with pytest.raises(StoreError):
+        opened().snapshot()
+    monkeypatch.undo()
+
+    assert _names(opened().snapshot()) == ["ci"]
+    with sqlite3.connect(directory / "penstock.db") as connection:
+        tables = connection.execute("SELECT name FROM sqlite_master").fetchall()
+    connection.close()
+    assert ("half",) not in tables
+
+
+def test_a_locked_database_is_an_error_after_the_busy_timeout(
+    opened: Opener, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "BUSY_TIMEOUT_SECONDS", 0.01)
+    store = opened()
+    store.create("ci", GRANT)
+    other = sqlite3.connect(directory / "penstock.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+
+    assert _names(store.snapshot()) == ["ci"]
+    with pytest.raises(StoreError, match=r"another process has held the database for 0\.01 s"):
+        store.create("more", GRANT)
+    other.execute("ROLLBACK")
+    other.close()
+    assert store.create("more", GRANT)
+
+
+def test_a_store_that_cannot_be_made_says_so(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(StoreError, match="check the directory's owner and mode"):
+        KeyStore(tmp_path / "file" / "store", {}).create("ci", GRANT)
+
+
+def test_a_lost_or_exchanged_pepper_is_refused_rather_than_all_keys(
+    opened: Opener, directory: Path
+) -> None:
+    opened().create("ci", GRANT)
+    file = directory / "pepper"
+    content = file.read_bytes()
+
+    file.unlink()
+    with pytest.raises(StoreError, match="the pepper cannot be read"):
+        opened().snapshot()
+    file.write_bytes(b"x" * 64)
+    file.chmod(0o600)
+    with pytest.raises(StoreError, match="made with another pepper"):
+        opened().snapshot()
+    file.write_bytes(content)
+    assert _names(opened().snapshot()) == ["ci"]
+    file.chmod(0o644)
+    with pytest.raises(StoreError, match="chmod 600"):
+        opened().snapshot()
+
+
+def test_the_pepper_may_come_from_a_file_elsewhere(
+    opened: Opener, directory: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "mounted"
+    environment = {"PENSTOCK_PEPPER_FILE": str(file)}
+    with pytest.raises(StoreError, match="cannot be read"):
+        opened(environment).create("ci", GRANT)
+    file.write_text("short")
+    with pytest.raises(StoreError, match="at least 32 characters"):
+        opened(environment).create("ci", GRANT)
+    file.write_text("p" * 32)
+    opened(environment).create("ci", GRANT)
+
+    assert not (directory / "pepper").exists()
+    assert _names(opened(environment).snapshot()) == ["ci"]
+
+
+def test_of_two_peppers_made_at_once_the_first_one_stays(directory: Path) -> None:
+    directory.mkdir()
+    pepper.pepper_in(directory, {}, create=True)
+    first = (directory / "pepper").read_bytes()
+    pepper._make(directory / "pepper")
+
+    assert (directory / "pepper").read_bytes() == first
+    assert [file.name for file in directory.iterdir()] == ["pepper"]
+
+
+def test_a_snapshot_shows_no_pepper(opened: Opener) -> None:
+    snapshot = opened().snapshot()
+
+    assert snapshot.pepper.hex() not in repr(snapshot)
+    assert repr(snapshot.pepper) not in f"{snapshot} {[snapshot]}"
