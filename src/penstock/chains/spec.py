@@ -1,0 +1,61 @@
+"""What the front side and a chain worker say to each other, besides HTTP.
+
+The front writes one ``WorkerSpec`` as a JSON line to the worker's standard input, so that keys
+stand neither on a command line nor in the environment of ``ps``. The worker answers with
+``Problem`` lines and one ``Ready`` line on its standard output, and logs ``LogLine``s on its
+standard error. The headers below are the private ones of the Unix socket between the two.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from penstock.config.model import ChainTable
+
+REQUEST_ID_HEADER = "x-request-id"
+"""The front's request id; the worker logs and reports failures under it."""
+
+OUTCOME_HEADER = "penstock-outcome"
+"""The worker's own word for how an answer ended (``units.Outcome``); not passed on."""
+
+
+class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a worker is told; ``run_key_base64`` signs and verifies run identities."""
+
+    socket_path: str
+    chains: dict[str, ChainTable]
+    gateway_url: str
+    gateway_key: str
+    run_key_base64: str
+    path: list[str] = []
+    runs_max: int = 100
+    log_level: str = "INFO"
+
+    def __repr__(self) -> str:
+        return f"WorkerSpec(socket_path={self.socket_path!r}, chains={sorted(self.chains)})"
+
+
+class Problem(msgspec.Struct, frozen=True, tag="problem"):
+    """A chain that could not be loaded. It answers 503; the others work."""
+
+    chain: str
+    problem: str
+
+
+class Ready(msgspec.Struct, frozen=True, tag="ready"):
+    """The worker answers on its socket."""
+
+    pid: int
+    chains: list[str]
+    start_cpu_seconds: float
+
+
+class LogLine(msgspec.Struct, frozen=True):
+    """One log record of a worker; ``message`` holds its traceback, too."""
+
+    level: int
+    logger: str
+    message: str
+
+
+WorkerLine = Problem | Ready

@@ -1,0 +1,279 @@
+"""Keeps the chain workers alive, and hands each request the least-loaded of them.
+
+Every place in the pool has a task that starts a worker, waits for its end and starts the next,
+later each time it fails at once. A request *leases* a worker; when all have ``runs_max`` runs,
+or none is up yet, it waits here: the most urgent class first, then by arrival, until its
+deadline. The queue is the front's own, not the scheduler's: a run takes a place in a process,
+not a share of a provider's limit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+
+from penstock.chains.process import WorkerFailedToStart, WorkerProcess
+from penstock.chains.spec import WorkerSpec
+from penstock.config.model import WorkersTable
+from penstock.errors import DeadlineExceeded, Draining, QueueFull
+
+logger = logging.getLogger(__name__)
+
+BACKOFF_SECONDS_MIN = 0.25
+BACKOFF_SECONDS_MAX = 30.0
+STABLE_SECONDS = 30.0
+"""A worker that lived for so long was no failure to start: its successor starts at once."""
+WAITING_MAX = 10_000
+
+
+class WorkerView(msgspec.Struct, frozen=True):
+    """What the live view shows of one worker."""
+
+    name: str
+    pid: int | None
+    ready: bool
+    runs: int
+    restarts: int
+    uptime_seconds: float
+
+
+class ReloadFailed(Exception):
+    """No worker of the new specification came up; the old ones go on."""
+
+
+class _Place:
+    """One worker after another; ``worker`` is the present one, or None between two."""
+
+    def __init__(self, name: str, spec: WorkerSpec) -> None:
+        self.name = name
+        self.spec = spec
+        self.worker: WorkerProcess | None = None
+        self.restarts = 0
+        self.settled = asyncio.Event()  # its first worker is ready, or has failed
+        self.task: asyncio.Task[None] | None = None
+
+
+class WorkerPool:
+    """The workers of the service. All methods belong to the event loop's thread."""
+
+    def __init__(self, table: WorkersTable, environment: Mapping[str, str] | None = None) -> None:
+        self._table = table
+        self._environment = os.environ if environment is None else environment
+        self._places: list[_Place] = []
+        self._waiting: list[tuple[int, int, asyncio.Future[WorkerProcess]]] = []
+        self._sequence = itertools.count()
+        self._generation = itertools.count()
+        self._draining: set[asyncio.Task[None]] = set()
+        self._stopping = False
+        self._directory: Path | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether at least one worker answers (or none is wanted)."""
+        return any(place.worker and place.worker.ready for place in self._places) or (
+            self._table.count == 0
+        )
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for a worker."""
+        return sum(1 for _, _, future in self._waiting if not future.done())
+
+    @property
+    def failed_chains(self) -> dict[str, str]:
+        """The chains that a worker could not load, with the exception's type."""
+        found: dict[str, str] = {}
+        for place in self._places:
+            if place.worker is not None:
+                found.update(place.worker.problems)
+        return found
+
+    def view(self) -> list[WorkerView]:
+        """All workers, for the live view."""
+        return [
+            WorkerView(
+                name=place.name,
+                pid=worker.pid if worker else None,
+                ready=bool(worker and worker.ready),
+                runs=worker.runs if worker else 0,
+                restarts=place.restarts,
+                uptime_seconds=worker.uptime_seconds if worker else 0.0,
+            )
+            for place in self._places
+            for worker in [place.worker]
+        ]
+
+    async def start(self, spec: WorkerSpec) -> None:
+        """Begin to start the workers; ``spec.socket_path`` and ``runs_max`` are set here."""
+        # mkdtemp makes it with mode 0700: nobody else reaches the sockets.
+        self._directory = Path(tempfile.mkdtemp(prefix="penstock-"))
+        self._places = self._open_places(spec)
+
+    async def wait_ready(self) -> None:
+        """Wait until every place has started its first worker, or failed to."""
+        await asyncio.gather(*(place.settled.wait() for place in self._places))
+
+    async def reload(self, spec: WorkerSpec, drain_seconds: float = 30.0) -> None:
+        """Start workers by the new specification, switch to them, then drain the old ones.
+
+        Raises ReloadFailed when none comes up; then nothing has changed.
+        """
+        places = self._open_places(spec)
+        await asyncio.gather(*(place.settled.wait() for place in places))
+        if places and not any(place.worker and place.worker.ready for place in places):
+            await self._close(places, 0.0)
+            raise ReloadFailed("no worker of the new configuration came up; see the log")
+        old, self._places = self._places, places
+        self._hand_out()
+        drain = asyncio.create_task(self._close(old, drain_seconds))
+        self._draining.add(drain)
+        drain.add_done_callback(self._draining.discard)
+
+    async def stop(self, drain_seconds: float) -> None:
+        """Take no new runs, let those in flight end, end the workers."""
+        self._stopping = True
+        for _, _, future in self._waiting:
+            if not future.done():
+                future.set_exception(Draining("the service is stopping"))
+        await self._close(self._places, drain_seconds)
+        if self._draining:
+            await asyncio.wait(self._draining)
+        self._places = []
+        if self._directory is not None:
+            shutil.rmtree(self._directory, ignore_errors=True)
+
+    @asynccontextmanager
+    async def lease(self, rank: int, deadline: float | None) -> AsyncIterator[WorkerProcess]:
+        """A worker for one request; waits while all are busy.
+
+        ``rank`` is the class's (lower goes first), ``deadline`` in monotonic seconds. Raises
+        Draining, QueueFull and DeadlineExceeded.
+        """
+        worker = await self._acquire(rank, deadline)
+        try:
+            yield worker
+        finally:
+            self._give_back(worker)
+
+    async def _acquire(self, rank: int, deadline: float | None) -> WorkerProcess:
+        if self._stopping:
+            raise Draining("the service is stopping")
+        if self.waiting >= WAITING_MAX:
+            raise QueueFull(
+                f"{WAITING_MAX} requests wait for a chain worker; come back in a moment",
+                retry_after_seconds=1.0,
+            )
+        future: asyncio.Future[WorkerProcess] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._waiting, (rank, next(self._sequence), future))
+        self._hand_out()
+        patience_seconds = None if deadline is None else max(0.0, deadline - time.monotonic())
+        try:
+            async with asyncio.timeout(patience_seconds):
+                return await future
+        except TimeoutError as error:
+            self._withdraw(future)
+            message = "the deadline passed before a chain worker was free; ask for a later one"
+            raise DeadlineExceeded(message) from error
+        except asyncio.CancelledError:
+            self._withdraw(future)
+            raise
+
+    def _withdraw(self, future: asyncio.Future[WorkerProcess]) -> None:
+        """Give up waiting; the worker may have been handed over at the same moment."""
+        if future.done() and not future.cancelled() and future.exception() is None:
+            self._give_back(future.result())
+        future.cancel()
+        self._waiting = [entry for entry in self._waiting if not entry[2].done()]
+        heapq.heapify(self._waiting)
+
+    def _give_back(self, worker: WorkerProcess) -> None:
+        worker.runs -= 1
+        if worker.runs == 0:
+            worker.idle.set()
+        self._hand_out()
+
+    def _hand_out(self) -> None:
+        """Give free workers to those who wait, the most urgent first."""
+        while self._waiting:
+            worker = self._least_loaded()
+            if worker is None:
+                return
+            _, _, future = heapq.heappop(self._waiting)
+            if future.done():
+                continue
+            worker.runs += 1
+            worker.idle.clear()
+            future.set_result(worker)
+
+    def _least_loaded(self) -> WorkerProcess | None:
+        free = [
+            place.worker
+            for place in self._places
+            if place.worker and place.worker.ready and place.worker.runs < self._table.runs_max
+        ]
+        return min(free, key=lambda worker: worker.runs, default=None)
+
+    def _open_places(self, spec: WorkerSpec) -> list[_Place]:
+        generation = next(self._generation)
+        places = []
+        for index in range(self._table.count):
+            name = f"worker-{index}" if generation == 0 else f"worker-{generation}.{index}"
+            path = str((self._directory or Path()) / f"{name}.sock")
+            place = _Place(
+                name,
+                msgspec.structs.replace(spec, socket_path=path, runs_max=self._table.runs_max),
+            )
+            place.task = asyncio.create_task(self._keep(place))
+            places.append(place)
+        return places
+
+    async def _keep(self, place: _Place) -> None:
+        """Start a worker in this place, and the next one when it has ended, for ever."""
+        failures = 0
+        while True:
+            place.worker = worker = WorkerProcess(place.name, place.spec)
+            try:
+                await worker.start(self._environment, self._table.start_timeout_seconds)
+                place.settled.set()
+                self._hand_out()
+                code = await worker.wait()
+                logger.error("%s ended with code %d and is started again", place.name, code)
+            except (WorkerFailedToStart, OSError) as error:
+                logger.error("%s did not start: %s", place.name, error)  # noqa: TRY400 - no fault of ours
+                place.settled.set()
+                failures += 1
+            except asyncio.CancelledError:
+                raise
+            else:
+                failures = 0 if worker.uptime_seconds > STABLE_SECONDS else failures + 1
+            await worker.kill()
+            place.restarts += 1
+            await asyncio.sleep(backoff_seconds(failures))
+
+    async def _close(self, places: list[_Place], drain_seconds: float) -> None:
+        for place in places:
+            if place.task is not None:
+                place.task.cancel()
+        tasks = [place.task for place in places if place.task is not None]
+        if tasks:
+            await asyncio.wait(tasks)
+        workers = [place.worker for place in places if place.worker is not None]
+        await asyncio.gather(*(worker.stop(drain_seconds) for worker in workers))
+
+
+def backoff_seconds(failures: int) -> float:
+    """How long to wait before a start, after so many failures in a row; doubles, to 30 s."""
+    if failures == 0:
+        return 0.0
+    return min(BACKOFF_SECONDS_MAX, BACKOFF_SECONDS_MIN * 2.0 ** min(failures - 1, 20))

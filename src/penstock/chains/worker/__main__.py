@@ -1,0 +1,162 @@
+"""The worker process: reads its spec, loads its chains, serves until it is told to stop.
+
+It stops on SIGTERM, after its runs have ended, and when standard input closes, which means that
+the front is gone and nobody is left to answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import FrameType
+
+import msgspec
+import uvicorn
+
+from penstock.chains.spec import LogLine, Problem, Ready, WorkerLine, WorkerSpec
+from penstock.chains.worker.environment import point_at_gateway
+
+ORPHANED_SECONDS = 5.0
+"""What an orphaned worker gives its chains to clean up before it ends itself."""
+
+KEEP_ALIVE_SECONDS = 3600
+"""Longer than the front keeps an idle connection, so that the front is the one to close it."""
+
+logger = logging.getLogger("penstock.chains.worker")
+
+
+class LineFormatter(logging.Formatter):
+    """A record as one JSON line, its traceback inside, for the front to log."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line without its end."""
+        line = LogLine(record.levelno, record.name, super().format(record))
+        return msgspec.json.encode(line).decode()
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, stopped by our signals: its own would end the process with the signal."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Drain on SIGTERM; leave SIGINT, which a terminal sends to all, to the front."""
+
+        def stop(_signal: int, _frame: FrameType | None) -> None:
+            self.should_exit = True
+
+        signal.signal(signal.SIGTERM, stop)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        yield
+
+
+def main() -> int:
+    """Run the worker. Exit code 2 says that standard input held no spec."""
+    try:
+        spec = msgspec.json.decode(sys.stdin.buffer.readline(), type=WorkerSpec)
+    except msgspec.DecodeError as error:
+        sys.stderr.write(
+            "python -m penstock.chains.worker is started by 'penstock serve', which writes its "
+            f"specification to standard input: {error}\n"
+        )
+        return 2
+    _log_to_stderr(spec.log_level)
+    point_at_gateway(os.environ, spec.gateway_url, spec.gateway_key)
+    sys.path[:0] = spec.path
+    server = _server(spec)
+    threading.Thread(target=_stop_when_orphaned, args=[server], daemon=True).start()
+    listener = _listen(spec.socket_path)
+    asyncio.run(_serve(server, listener, spec))
+    return 0
+
+
+async def _serve(server: Server, listener: socket.socket, spec: WorkerSpec) -> None:
+    # Synchronous chains run in threads, for as long as their LLM calls wait.
+    threads = ThreadPoolExecutor(spec.runs_max, thread_name_prefix="chain")
+    asyncio.get_running_loop().set_default_executor(threads)
+    # The socket listens already: whoever connects now is answered as soon as the loop turns.
+    _say(Ready(os.getpid(), sorted(spec.chains), time.process_time()))
+    await server.serve(sockets=[listener])
+    threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _server(spec: WorkerSpec) -> Server:
+    # Imported here, not above: this is what loads LangChain, and it must find the environment set.
+    from penstock.chains.worker.app import App  # noqa: PLC0415
+    from penstock.chains.worker.chain import Chain  # noqa: PLC0415
+    from penstock.chains.worker.identity import IdentityHook  # noqa: PLC0415
+    from penstock.chains.worker.runs import Runs  # noqa: PLC0415
+
+    run_key = base64.b64decode(spec.run_key_base64)
+    IdentityHook(spec.gateway_url, run_key).install()
+    chains, failed = {}, set()
+    for name, table in spec.chains.items():
+        try:
+            chains[name] = Chain.load(name, table)
+        except (Exception, SystemExit) as error:
+            failed.add(name)
+            _say(Problem(name, type(error).__name__))
+            logger.exception("chain %s failed to load", name)
+    # What is loaded stays: a collection need not look at LangChain's objects again and again.
+    gc.collect()
+    gc.freeze()
+    app = App(chains, frozenset(failed), Runs(spec.gateway_url, spec.runs_max), run_key)
+    return Server(
+        uvicorn.Config(
+            app,
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            proxy_headers=False,
+            server_header=False,
+            date_header=False,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        )
+    )
+
+
+def _listen(path: str) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    Path(path).unlink(missing_ok=True)
+    listener.bind(path)
+    Path(path).chmod(0o600)
+    listener.listen(1024)
+    return listener
+
+
+def _say(line: WorkerLine) -> None:
+    sys.stdout.write(msgspec.json.encode(line).decode() + "\n")
+    sys.stdout.flush()
+
+
+def _log_to_stderr(level: str) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LineFormatter())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+
+
+def _stop_when_orphaned(server: Server) -> None:
+    while os.read(sys.stdin.fileno(), 4096):
+        pass
+    server.should_exit = True
+    server.force_exit = True
+    # A chain that blocks the loop, or a thread that does not end, must not outlive the service.
+    time.sleep(ORPHANED_SECONDS)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
