@@ -1,1 +1,1 @@
-"""Room ``sandbox``."""
+"""The sandbox provider: OpenAI- and Anthropic-shaped answers behind limits that are enforced."""
