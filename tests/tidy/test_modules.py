@@ -19,7 +19,12 @@ def named(trees: Iterable[ast.Module]) -> set[str]:
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     }
     packages = {text for text in texts if text.startswith("penstock.") and text.endswith(".")}
-    return texts | {package + text for package in packages for text in texts}
+    whole = {text for text in texts if text.startswith("penstock")}
+    return (
+        whole
+        | {f"{text}.__main__" for text in whole}
+        | {package + text for package in packages for text in texts}
+    )
 
 
 def dead(importers: Mapping[str, Collection[str]], entries: Collection[str]) -> list[str]:
@@ -54,4 +59,4 @@ def test_the_check_finds_a_dead_module() -> None:
 
     assert dead(importers, {"p.main"}) == ["p.left"]
     assert "penstock.cli.keys" in named([ast.parse("load(f'penstock.cli.{n}', ['keys'])")])
-    assert "penstock.worker" in named([ast.parse("run('-m', 'penstock.worker')")])
+    assert "penstock.worker.__main__" in named([ast.parse("run('-m', 'penstock.worker')")])

@@ -35,7 +35,9 @@ class Database:
         self._file = file
         _create_private(file)
         self._engine = sqlalchemy.create_engine(
-            sqlalchemy.URL.create("sqlite", database=str(file)), hide_parameters=True
+            sqlalchemy.URL.create("sqlite", database=str(file)),
+            connect_args={"timeout": BUSY_TIMEOUT_SECONDS},
+            hide_parameters=True,
         )
         event.listen(self._engine, "connect", _on_connect)
         event.listen(self._engine, "begin", _on_begin)
@@ -148,7 +150,6 @@ def _create_private(file: Path) -> None:
 def _on_connect(connection: sqlite3.Connection, _record: Any) -> None:
     # SQLAlchemy begins transactions itself (see _on_begin); the driver must not.
     connection.isolation_level = None
-    connection.execute(f"PRAGMA busy_timeout = {int(BUSY_TIMEOUT_SECONDS * 1000)}")
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
 
