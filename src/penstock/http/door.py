@@ -120,6 +120,8 @@ class Door:
     def _record(self, exchange: Exchange, outcome: Outcome, seconds: float) -> None:
         facts = exchange.facts
         self._desk.metrics.request(self.door, outcome, str(facts.get("class", "")), seconds)
+        if not _request_log.isEnabledFor(logging.INFO):
+            return
         line = {
             "request": exchange.request_id,
             "door": self.door,

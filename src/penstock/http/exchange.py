@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import re
+import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping
 from typing import Any, Final, TypeAlias, TypeVar
-from uuid import uuid4
 
 from penstock.config.model import ServerTable
 from penstock.errors import InvalidRequest, PenstockError, TooLarge, UnsupportedMedia
@@ -25,6 +25,7 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 _T = TypeVar("_T")
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
+_BODY_HEADERS: Final = ("content-length", "transfer-encoding")
 _DIGITS: Final = re.compile(r"[0-9]{1,18}\Z")
 
 
@@ -80,7 +81,7 @@ class Exchange:
             headers.setdefault(name, value)
         self.headers: Mapping[str, str] = headers
         named = headers.get("x-request-id", "")
-        self.request_id = named if _REQUEST_ID.match(named) else uuid4().hex
+        self.request_id = named if _REQUEST_ID.match(named) else secrets.token_hex(16)
         self.principal: Principal | None = None
         self.path_params: Mapping[str, str] = scope.get("path_params") or {}
         self.response_headers: dict[str, str] = {}
@@ -98,6 +99,9 @@ class Exchange:
         """
         if self._body is None:
             self._check_declared()
+            if self.headers.keys().isdisjoint(_BODY_HEADERS):
+                self._body = b""  # RFC 9112 section 6.3: neither header, no body
+                return self._body
             try:
                 async with asyncio.timeout(self._server.body_timeout_seconds):
                     self._body = await self._read_body()

@@ -33,6 +33,7 @@ _PATH: Final = re.compile(
 )
 _DOTS: Final = re.compile(rb"/\.\.?(?:/|\Z)")
 _CACHE: Final = 256
+_HOST_CHARACTERS_MAX: Final = 262  # a DNS name, a colon, a port
 
 
 class HostRule:
@@ -48,7 +49,7 @@ class HostRule:
         """Raises InvalidRequest unless there is exactly one Host, and it may be answered."""
         if len(hosts) != 1:
             raise InvalidRequest("A request needs exactly one Host header.", code="invalid_host")
-        if not self.permits(hosts[0]):
+        if len(hosts[0]) > _HOST_CHARACTERS_MAX or not self.permits(hosts[0]):
             raise InvalidRequest(
                 "This service does not answer to that Host. "
                 "Names besides its own stand in 'allowed_hosts' of [server].",

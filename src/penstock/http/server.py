@@ -21,10 +21,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import secrets
 import socket
 import stat
 from collections.abc import Callable, Sequence
 from email.utils import formatdate
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -38,6 +40,8 @@ from uvicorn.protocols.http.httptools_impl import (
 from uvicorn.server import ServerState
 
 from penstock.config.model import ServerTable
+from penstock.errors import CallError, InvalidRequest
+from penstock.http.error_body import ErrorShape, render
 
 IDLE_SECONDS_MAX: Final = 75.0
 """How long an idle connection is kept: longer than the 60 s of common load balancers, so that
@@ -91,6 +95,7 @@ class GuardedHttpToolsProtocol(HttpToolsProtocol):
 
     # What the transport says.
 
+    # uvicorn narrows the argument's type, too: its protocols only ever get a Transport.
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection, unless there are too many."""
         super().connection_made(transport)
@@ -233,11 +238,7 @@ class GuardedHttpToolsProtocol(HttpToolsProtocol):
         if cycle is not None:
             cycle.disconnected = True
             cycle.message_event.set()
-        body = message.encode("ascii")
-        self.transport.write(
-            b"%bcontent-type: text/plain\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
-            % (STATUS_LINE[status], len(body), body)
-        )
+        self.transport.write(_refusal_bytes(status, message))
         if self.transport.can_write_eof():
             self.transport.write_eof()
 
@@ -267,6 +268,17 @@ class GuardedHttpToolsProtocol(HttpToolsProtocol):
 
 def _older(since: float | None, now: float, seconds: float) -> bool:
     return since is not None and now - since > seconds
+
+
+def _refusal_bytes(status: int, message: str) -> bytes:
+    """A whole answer in the shape that doors use: callers see one kind of error."""
+    phrase = HTTPStatus(status).phrase.lower().replace(" ", "_")
+    kind = InvalidRequest if status < 500 else CallError
+    error = kind(message, status=status, code=phrase)
+    _, headers, body = render(error, ErrorShape.OPENAI, secrets.token_hex(16))
+    headers |= {"content-length": str(len(body)), "connection": "close"}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return b"%b%b\r\n%b" % (STATUS_LINE[status], lines.encode("ascii"), body)
 
 
 class HttpServer:

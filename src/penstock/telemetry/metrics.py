@@ -33,6 +33,7 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry(auto_describe=True)
         self._known: frozenset[str] = frozenset()
+        self._request_series: dict[tuple[str, Outcome, str], tuple[Counter, Histogram]] = {}
         self._call_metrics()
         self._upstream_metrics()
         self._service_metrics()
@@ -147,9 +148,14 @@ class Metrics:
 
     def request(self, door: str, outcome: Outcome, class_name: str, seconds: float) -> None:
         """One request ended. ``class_name`` is empty where the door has no classes."""
-        label = self._name(class_name) if class_name else ""
-        self._requests.labels(door, outcome.value, label).inc()
-        self._request_seconds.labels(door).observe(seconds)
+        key = (door, outcome, self._name(class_name) if class_name else "")
+        series = self._request_series.get(key)
+        if series is None:  # looking labels up costs as much as the rest of a request's metrics
+            count = self._requests.labels(door, outcome.value, key[2])
+            series = (count, self._request_seconds.labels(door))
+            self._request_series[key] = series
+        series[0].inc()
+        series[1].observe(seconds)
 
     def units_waiting(self, class_name: str, model: str, count: int) -> None:
         """So many units wait now."""

@@ -1,0 +1,55 @@
+"""Keys become principals by their whole digest, or nobody."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock.errors import Unauthenticated
+from penstock.http.auth import KEY_CHARACTERS_MAX, Authenticator, Principal, digest
+
+PEPPER = b"pepper"
+ALICE = Principal("alice", "acme", "standard", "interactive")
+BOB = Principal("bob", "bobs", "batch", "batch")
+
+
+@pytest.fixture
+def authenticator() -> Authenticator:
+    return Authenticator(
+        {digest("psk_same_prefix_1", PEPPER): ALICE, digest("psk_same_prefix_2", PEPPER): BOB},
+        PEPPER,
+    )
+
+
+def test_keys_with_a_common_prefix_are_told_apart(authenticator) -> None:
+    assert authenticator.principal({"x-api-key": "psk_same_prefix_1"}) is ALICE
+    assert authenticator.principal({"authorization": "Bearer psk_same_prefix_2"}) is BOB
+
+
+@given(st.text(max_size=40))
+def test_any_other_text_is_nobody_and_is_not_repeated(text: str) -> None:
+    authenticator = Authenticator({digest("psk_the_key", PEPPER): ALICE}, PEPPER)
+    for headers in ({"x-api-key": text}, {"authorization": f"Bearer {text}"}):
+        if text.strip(" \t") == "psk_the_key":
+            continue
+        with pytest.raises(Unauthenticated) as caught:
+            authenticator.principal(headers)
+        assert len(text) < 4 or text not in caught.value.message
+
+
+def test_an_empty_key_is_nobodys_even_where_one_is_configured_by_mistake() -> None:
+    """A key that is longer than any of ours is treated as none, so neither may match."""
+    authenticator = Authenticator({digest("k" * (KEY_CHARACTERS_MAX + 1), PEPPER): ALICE}, PEPPER)
+    with pytest.raises(Unauthenticated):
+        authenticator.principal({"x-api-key": "k" * (KEY_CHARACTERS_MAX + 1)})
+
+
+def test_a_digest_depends_on_the_pepper() -> None:
+    assert digest("key", b"one") != digest("key", b"two")
+    assert len(digest("key", b"one")) == 64
+
+
+def test_principals_are_found_by_key_id(authenticator) -> None:
+    assert authenticator.by_id("alice") is ALICE
+    assert authenticator.by_id("nobody") is None

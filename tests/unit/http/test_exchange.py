@@ -1,0 +1,94 @@
+"""while_connected counts cancellations as asyncio does, whatever comes together."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from penstock.config.model import ServerTable
+from penstock.http.exchange import ClientGone, Exchange, while_connected
+
+
+class Caller:
+    """The ASGI side of a caller that can hang up."""
+
+    def __init__(self) -> None:
+        self.gone = asyncio.Event()
+
+    async def receive(self) -> dict[str, object]:
+        await self.gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: object) -> None:
+        """Nobody looks."""
+
+    def exchange(self) -> Exchange:
+        return Exchange({"headers": []}, self.receive, self.send, ServerTable())
+
+
+def test_a_hang_up_and_a_cancellation_at_once_stay_a_cancellation() -> None:
+    async def scenario() -> None:
+        caller = Caller()
+
+        async def work() -> None:
+            await while_connected(caller.exchange(), asyncio.Event().wait())
+
+        task = asyncio.create_task(work())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        caller.gone.set()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert task.cancelled()
+
+    asyncio.run(scenario())
+
+
+def test_work_that_finishes_although_the_caller_left_gives_its_result() -> None:
+    """And the task is not left marked as cancelled, so a later time-out still works."""
+
+    async def scenario() -> None:
+        caller = Caller()
+        settled = []
+
+        async def work() -> str:
+            caller.gone.set()
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                settled.append(True)
+            return "settled"
+
+        assert await while_connected(caller.exchange(), work()) == "settled"
+        assert settled
+        assert asyncio.current_task().cancelling() == 0
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):
+                await asyncio.sleep(1)
+
+    asyncio.run(scenario())
+
+
+def test_the_caller_may_leave_before_the_work_begins() -> None:
+    async def scenario() -> None:
+        caller = Caller()
+        caller.gone.set()
+        with pytest.raises(ClientGone):
+            await while_connected(caller.exchange(), asyncio.Event().wait())
+        assert asyncio.current_task().cancelling() == 0
+
+    asyncio.run(scenario())
+
+
+def test_one_inside_the_other_both_end() -> None:
+    async def scenario() -> None:
+        caller = Caller()
+        exchange = caller.exchange()
+        asyncio.get_running_loop().call_soon(caller.gone.set)
+        with pytest.raises(ClientGone):
+            await while_connected(exchange, while_connected(exchange, asyncio.Event().wait()))
+        assert asyncio.current_task().cancelling() == 0
+
+    asyncio.run(scenario())
