@@ -100,6 +100,7 @@ class ChainsDoor:
         wish = urgency(
             principal, exchange.headers, self._classes, arrival, default=table.class_default
         )
+        rank = self._classes[wish.class_name].rank
         identity = RunIdentity(
             run_id=str(uuid.uuid4()),
             chain=name,
@@ -114,11 +115,15 @@ class ChainsDoor:
         body = await exchange.body()
         call = _Call(exchange, name, route[0].rstrip("/"), body, sign(identity, self._run_key))
         limit_seconds = table.timeout_seconds + OVERTIME_SECONDS if route[1] in ONE_RUN else None
-        rank = self._classes[wish.class_name].rank
         # What ends the answer stays outside: having it whole looks like a hang-up from inside.
-        ending = await while_connected(
-            exchange, self._run(call, rank, wish.deadline, limit_seconds)
-        )
+        try:
+            ending = await while_connected(
+                exchange, self._run(call, rank, wish.deadline, limit_seconds)
+            )
+        except ChainFailed as error:
+            if not exchange.started:
+                raise
+            ending = _Ending(outcome=error.outcome, last_event=_late(error), torn=call.torn)
         return await ending.send(exchange)
 
     def _chain(self, principal: Principal, name: str) -> ChainTable:
@@ -151,12 +156,10 @@ class ChainsDoor:
                     async with asyncio.timeout(limit_seconds):
                         return await call.through(worker)
                 except aiohttp.ClientConnectorError:
-                    # It died and its place has not noticed yet. Nothing was sent: another may do it.
+                    # It died, and its place has not noticed yet. Nothing was sent.
                     worker.condemn()
                 except TimeoutError as error:
                     blocked = ChainFailed(BLOCKED_MESSAGE, status=504, code="chain_timeout")
-                    if call.exchange.started:
-                        return _Ending(outcome=blocked.outcome, last_event=_late(blocked))
                     raise blocked from error
 
 
@@ -187,6 +190,7 @@ class _Call:
         self, exchange: Exchange, chain: str, route: str, body: bytes, identity: str
     ) -> None:
         self.exchange = exchange
+        self.torn = False
         self._url = URL.build(scheme="http", host="worker", path=f"/{chain}/{route}", encoded=True)
         self._body = body
         self._headers = {
@@ -198,8 +202,7 @@ class _Call:
     async def through(self, worker: WorkerProcess) -> _Ending:
         """Send it and pass the answer on.
 
-        Raises ClientConnectorError when nothing was sent, WorkerLost when it was and the answer
-        has not begun.
+        Raises ClientConnectorError when nothing was sent, WorkerLost when it was.
         """
         frames = EventFrames()
         try:
@@ -221,10 +224,8 @@ class _Call:
         except aiohttp.ClientConnectorError:
             raise
         except (aiohttp.ClientError, ConnectionError) as error:
-            lost = WorkerLost(LOST_MESSAGE)
-            if not self.exchange.started:
-                raise lost from error
-            return _Ending(outcome=lost.outcome, last_event=_late(lost), torn=frames.torn)
+            self.torn = frames.torn
+            raise WorkerLost(LOST_MESSAGE) from error
         return _Ending(outcome=_outcome_of_stream(frames.error))
 
     async def _stream(self, answer: aiohttp.ClientResponse, frames: EventFrames) -> None:

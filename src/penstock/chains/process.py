@@ -21,6 +21,7 @@ from penstock.chains.spec import LogLine, Problem, Ready, WorkerLine, WorkerSpec
 logger = logging.getLogger(__name__)
 
 LINE_BYTES_MAX = 1024 * 1024
+SUSPECT_SECONDS = 1.0
 EXIT_SECONDS = 5.0
 """Between SIGTERM and SIGKILL for a worker that has no runs left."""
 
@@ -41,6 +42,7 @@ class WorkerProcess:
         self.name = name
         self.runs = 0
         self.ready = False
+        self._condemned = False
         self.problems: dict[str, str] = {}
         self.idle = asyncio.Event()
         self.idle.set()
@@ -118,9 +120,27 @@ class WorkerProcess:
             return 0
         return await self._process.wait()
 
+    def suspect(self, trusted_again: Callable[[], None]) -> None:
+        """Give it nothing for a second: a connection broke, so it is probably dying.
+
+        The kernel closes a dying process's connections before its listening socket, and we are
+        told of its end later still. ``trusted_again`` is called if it turns out to live.
+        """
+        if not self.ready:
+            return
+        self.ready = False
+
+        def trust() -> None:
+            if self._process is not None and self._process.returncode is None:
+                self.ready = not self._condemned
+                trusted_again()
+
+        asyncio.get_running_loop().call_later(SUSPECT_SECONDS, trust)
+
     def condemn(self) -> None:
         """Take it out of service: it does not answer. Its place starts another."""
         self.ready = False
+        self._condemned = True
         if self._process is not None and self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()

@@ -26,7 +26,7 @@ import msgspec
 from penstock.chains.process import WorkerFailedToStart, WorkerProcess
 from penstock.chains.spec import WorkerSpec
 from penstock.config.model import WorkersTable
-from penstock.errors import DeadlineExceeded, Draining, QueueFull
+from penstock.errors import DeadlineExceeded, Draining, QueueFull, WorkerLost
 
 logger = logging.getLogger(__name__)
 
@@ -163,6 +163,9 @@ class WorkerPool:
         worker = await self._acquire(rank, deadline)
         try:
             yield worker
+        except WorkerLost:
+            worker.suspect(self._hand_out)
+            raise
         finally:
             self._give_back(worker)
 
