@@ -104,7 +104,7 @@ def sandbox(  # noqa: PLR0913 - click hands over one argument for each option
     exit_with_parent: bool,
     **limits: Any,
 ) -> None:
-    """Run a provider that answers without a model, and enforces limits as real ones do.
+    """Run a provider without a model that enforces real rate limits.
 
     It speaks OpenAI's and Anthropic's protocols, takes any key, and answers for the model
     'sandbox'. What it answered stands under /stats.

@@ -59,7 +59,12 @@ def sandbox_deployments() -> dict[str, DeploymentTable]:
     """The sandbox's one model, under limits that a demonstration reaches within seconds."""
     return {
         name: DeploymentTable(
-            provider=name, model=SANDBOX, rpm=600.0, tpm=100_000.0, burst_seconds=60.0
+            provider=name,
+            model=SANDBOX,
+            serves=[SANDBOX],
+            rpm=600.0,
+            tpm=100_000.0,
+            burst_seconds=60.0,
         )
         for name in (SANDBOX, SANDBOX_ANTHROPIC)
     }

@@ -39,6 +39,13 @@ _SIMPLE_RULES: dict[type[inspect.Type], str] = {
     inspect.BoolType: "must be true or false",
     inspect.ListType: "must be a list in [ ]",
 }
+_STAND_INS: dict[type[msgspec.Struct], dict[str, Any]] = {
+    model.ProviderTable: {"kind": "openai"},
+    model.KeyTable: {"tenant": "unknown"},
+    model.ChainTable: {"import_path": "penstock:unknown"},
+}
+"""Values in place of broken ones without a default that no rule between tables looks at: with
+them the rules can be checked all the same. A file with a problem is never served."""
 _KEY_HINT = (
     "a key never stands in the file: name its variable or its file instead, "
     'key_env = "NAME" or key_file = "PATH"'
@@ -109,10 +116,9 @@ class TableReader:
         self._problems = problems
 
     def read(self, raw: object, kind: type[Table], path: KeyPath) -> Table | None:
-        """One table as its struct; None where a field that has no default is missing or wrong.
-
-        Every other wrong field takes its default, so that the rules between tables can be
-        checked in the same pass.
+        """One table as its struct, with defaults and stand-ins for what is missing or wrong, so
+        that the rules between tables can be checked in the same pass; None where a field has
+        neither.
         """
         if not isinstance(raw, dict):
             self._problems.add(path, "must be a table", raw)
@@ -124,8 +130,7 @@ class TableReader:
             if "key_env" in fields and _LIKE_A_SECRET.search(name):
                 hint = _KEY_HINT
             self._problems.add((*path, name), f"there is no such key here; {hint}")
-        values: dict[str, Any] = {}
-        complete = True
+        values: dict[str, Any] = dict(_STAND_INS.get(kind, {}))
         for name, field in fields.items():
             if name in raw:
                 value = self._value(raw[name], hints[field.name], (*path, name))
@@ -135,8 +140,8 @@ class TableReader:
             elif field.required:
                 words = rule_of(inspect.type_info(hints[field.name]))
                 self._problems.add(path, f"{name} is missing; it {words}")
-            complete = complete and not field.required
-        return kind(**values) if complete else None
+        required = {field.name for field in fields.values() if field.required}
+        return kind(**values) if required <= values.keys() else None
 
     def read_named(
         self, raw: object, kind: type[Table], path: KeyPath

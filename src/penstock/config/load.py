@@ -71,10 +71,10 @@ def load_tables(path: Path | None) -> Config:
     Raises ConfigError with all problems of the file itself.
     """
     if path is None:
-        return _absolute(defaults.built_in(), Path.cwd())
+        return _finished(defaults.built_in(), Path.cwd())
     read = _read(path, Overrides())
     read.problems.raise_if_any()
-    return _absolute(read.config, read.folder)
+    return _finished(read.config, read.folder)
 
 
 def load_with_secrets(
@@ -93,7 +93,7 @@ def load_with_secrets(
         return _without_file(overrides or Overrides(), stored_key_count)
     read = _read(path, overrides or Overrides())
     secrets = read_secrets(read.config, read.folder, environment, read.problems)
-    config = _absolute(read.config, read.folder)
+    config = _finished(read.config, read.folder)
     key_count = len(read.names["keys"]) or stored_key_count(Path(config.store.path))
     check_open_host(config, key_count, read.problems)
     read.problems.raise_if_any()
@@ -115,7 +115,7 @@ def _read(path: Path, overrides: Overrides) -> _Read:
     raw = _tables(path, text)
     problems = Problems(str(path), lines_of(text))
     folder = path.absolute().parent
-    config = _normalised(_overridden(_config(raw, problems), overrides), raw, problems)
+    config = _normalised(_overridden(_config(raw, problems), overrides), problems)
     names = NamedTables(raw, config)
     check_rules(config, names, problems)
     check_chain_modules(config, folder, problems)
@@ -123,7 +123,7 @@ def _read(path: Path, overrides: Overrides) -> _Read:
 
 
 def _without_file(overrides: Overrides, stored_key_count: Callable[[Path], int]) -> Loaded:
-    config = _overridden(_absolute(defaults.built_in(), Path.cwd()), overrides)
+    config = _overridden(_finished(defaults.built_in(), Path.cwd()), overrides)
     problems = Problems("without a file", {})
     check_open_host(config, stored_key_count(Path(config.store.path)), problems)
     problems.raise_if_any()
@@ -238,42 +238,34 @@ def _overridden(config: Config, overrides: Overrides) -> Config:
     return msgspec.structs.replace(config, server=server)
 
 
-def _normalised(config: Config, raw: dict[str, Any], problems: Problems) -> Config:
-    """``config`` with every ``base_url`` in its SDK's spelling.
-
-    The addresses of tables that are broken elsewhere are checked as well.
-    """
-
-    def checked(name: str, kind: str, base_url: str) -> str:
+def _normalised(config: Config, problems: Problems) -> Config:
+    """``config`` with every ``base_url`` in its SDK's spelling."""
+    providers = {}
+    for name, provider in config.providers.items():
+        base_url = provider.base_url
         try:
-            return normalised_base_url(kind, base_url)
+            base_url = normalised_base_url(provider.kind, base_url)
         except AddressError as error:
             problems.add(("providers", name, "base_url"), str(error))
-            return base_url
-
-    tables = raw.get("providers")
-    for name, table in tables.items() if isinstance(tables, dict) else ():
-        base_url = table.get("base_url") if isinstance(table, dict) else None
-        if name not in config.providers and isinstance(base_url, str) and base_url:
-            checked(name, "openai", base_url)
-    providers = {
-        name: msgspec.structs.replace(
-            provider, base_url=checked(name, provider.kind, provider.base_url)
-        )
-        for name, provider in config.providers.items()
-    }
+        providers[name] = msgspec.structs.replace(provider, base_url=base_url)
     return msgspec.structs.replace(config, providers=providers)
 
 
-def _absolute(config: Config, folder: Path) -> Config:
-    """``config`` with its paths made absolute, so that it means the same in every process."""
+def _finished(config: Config, folder: Path) -> Config:
+    """``config`` with paths made absolute and names filled in: it means the same everywhere."""
     return msgspec.structs.replace(
         config,
         path=[str(folder / entry) for entry in config.path],
         store=msgspec.structs.replace(config.store, path=str(folder / config.store.path)),
         providers={name: _with_file(table, folder) for name, table in config.providers.items()},
         keys={name: _with_file(table, folder) for name, table in config.keys.items()},
+        deployments={name: _with_names(name, table) for name, table in config.deployments.items()},
     )
+
+
+def _with_names(name: str, table: model.DeploymentTable) -> model.DeploymentTable:
+    upstream = table.model or name
+    return msgspec.structs.replace(table, model=upstream, serves=table.serves or [upstream])
 
 
 KeyHolder = TypeVar("KeyHolder", model.ProviderTable, model.KeyTable)

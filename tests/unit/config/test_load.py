@@ -75,6 +75,14 @@ import = "no_such_module"
             ". _ : / @ -, the first one a letter or digit"
         ),
         (
+            '14: keys.k.key_env = "NOT_SET": this environment variable is not set; export '
+            "NOT_SET=... first"
+        ),
+        (
+            '15: keys.k.class = "urgent": there is no such class; known: batch, interactive, '
+            "standard"
+        ),
+        (
             '17: chains.c.import = "no_such_module": must be an import path like '
             '"package.module:attribute"; the runnable, as package.module:attribute'
         ),
@@ -336,6 +344,20 @@ def test_paths_are_relative_to_the_file_and_come_out_absolute(loaded: Load, tmp_
     assert result.config.store.path == str(tmp_path / "s")
     assert result.config.providers["p"].key_file == str(tmp_path / "key")
     assert dict(result.secrets.providers) == {"p": "s" * 32}
+
+
+def test_a_deployment_comes_out_with_its_names_filled_in(loaded: Load) -> None:
+    deployments = loaded(
+        PROVIDER
+        + '[deployments.a]\nprovider = "p"\n[deployments.b]\nprovider = "p"\nmodel = "m"\n'
+        + '[deployments.c]\nprovider = "p"\nserves = ["x", "y"]'
+    ).config.deployments
+
+    assert [(table.model, table.serves) for table in deployments.values()] == [
+        ("a", ["a"]),
+        ("m", ["m"]),
+        ("c", ["x", "y"]),
+    ]
 
 
 def test_a_chain_module_is_looked_for_without_importing_it(

@@ -1,0 +1,92 @@
+"""``penstock keys``."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+Penstock = Callable[..., tuple]
+
+
+def test_a_key_is_created_listed_and_revoked(penstock: Penstock) -> None:
+    made = penstock(
+        "keys", "create", "ci", "--tenant", "team", "--class", "batch", "--ceiling", "standard",
+        "--model", "sandbox", "--chain", "haiku", "--chain", "brief", "--admin",
+    )  # fmt: skip
+    listed = json.loads(penstock("keys", "list", "--json")[1])
+
+    assert made[0] == 0
+    assert re.fullmatch(r"psk_[0-9a-f]{12}_[0-9a-f]{64}\n", made[1])
+    assert [{**row, "created": ""} for row in listed] == [
+        {
+            "name": "ci", "id": made[1].split("_")[1], "tenant": "team", "class": "batch",
+            "ceiling": "standard", "models": ["sandbox"], "chains": ["haiku", "brief"],
+            "admin": True, "created": "", "revoked": None,
+        }
+    ]  # fmt: skip
+
+    assert penstock("keys", "revoke", "ci") == (0, "", "The key ci is revoked.\n")
+    assert json.loads(penstock("keys", "list", "--json")[1])[0]["revoked"]
+    assert penstock("keys", "revoke", "ci")[0] == 2
+
+
+def test_the_list_is_a_table_that_shows_no_key(penstock: Penstock) -> None:
+    key = penstock("keys", "create", "ci", "--tenant", "team")[1].strip()
+    head, row = penstock("keys", "list")[1].splitlines()
+
+    assert head.split() == [
+        "name", "id", "tenant", "class", "ceiling", "models", "chains", "admin", "created",
+        "revoked",
+    ]  # fmt: skip
+    assert row.split()[:8] == [
+        "ci", key.split("_")[1], "team", "standard", "interactive", "-", "-", "no",
+    ]  # fmt: skip
+    assert key.split("_")[2] not in row
+
+
+def test_an_empty_list_is_no_data_and_a_hint(penstock: Penstock) -> None:
+    assert penstock("keys", "list", "--json") == (0, "[]\n", "")
+    code, out, err = penstock("keys", "list")
+
+    assert (code, out) == (0, "")
+    assert "penstock keys create" in err
+    assert list(Path().iterdir()) == []
+
+
+def test_a_key_that_breaks_a_rule_is_not_created(penstock: Penstock) -> None:
+    code, out, err = penstock(
+        "keys", "create", "ci", "--tenant", "a b", "--class", "batsh", "--model", "gpt"
+    )
+
+    assert (code, out) == (2, "")
+    assert len(err.splitlines()) == 4
+    assert "did you mean batch?" in err
+    assert penstock("keys", "list", "--json")[1] == "[]\n"
+
+
+def test_the_store_is_that_of_the_configuration_whose_own_names_are_taken(
+    penstock: Penstock,
+) -> None:
+    Path("sub").mkdir()
+    Path("sub/penstock.toml").write_text(
+        '[store]\npath = "state"\n[keys.web]\ntenant = "t"\nkey_env = "NOT_SET_IN_THIS_SHELL"\n'
+    )
+    made = penstock("keys", "create", "ci", "--tenant", "t", "--config", "sub/penstock.toml")
+    taken = penstock("keys", "create", "web", "--tenant", "t", "--config", "sub/penstock.toml")
+
+    assert made[0] == 0
+    assert Path("sub/state/penstock.db").exists()
+    assert taken[0] == 2
+    assert "has a key of this name" in taken[2]
+
+
+def test_a_store_that_cannot_be_used_ends_with_3(penstock: Penstock) -> None:
+    Path(".penstock").mkdir()
+    Path(".penstock/penstock.db").write_bytes(b"x" * 5000)
+    code, out, err = penstock("keys", "list")
+
+    assert (code, out) == (3, "")
+    assert err.startswith("error: ")
+    assert "is damaged" in err
