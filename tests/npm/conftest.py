@@ -41,8 +41,8 @@ def packages(program: Callable[[str], str]) -> None:
 
 
 @pytest.fixture(scope="session")
-def sandbox() -> Iterator[str]:
-    """A sandbox provider of its own, without delays or limits; its address."""
+def sandbox() -> Iterator[dict[str, str]]:
+    """A sandbox provider of its own, without delays or limits: what a script is told of it."""
     command = [sys.executable, "-m", "penstock", "sandbox", "--port", "0"]
     with subprocess.Popen(
         [*command, "--latency-ms", "0", "--tokens-per-second", "0"],
@@ -50,16 +50,23 @@ def sandbox() -> Iterator[str]:
         text=True,
     ) as process:
         assert process.stdout is not None
-        yield process.stdout.readline().split()[-1]
+        url = process.stdout.readline().split()[-1]
+        yield {"PENSTOCK_URL": url, "PENSTOCK_KEY": "any", "PENSTOCK_MODEL": "sandbox"}
         process.terminate()
 
 
+@pytest.fixture(scope="session", params=["sandbox"])
+def target(request: pytest.FixtureRequest) -> dict[str, str]:
+    """Where a script goes to: each of the fixtures named here gives url, key and model."""
+    found: dict[str, str] = request.getfixturevalue(request.param)
+    return found
+
+
 @pytest.fixture(scope="session")
-def script(program: Callable[[str], str], packages: None, sandbox: str) -> Script:
+def script(program: Callable[[str], str], packages: None, target: dict[str, str]) -> Script:
     """``script(name)`` runs a script and returns what it printed."""
 
     def run(name: str) -> dict[str, Any]:
-        target = {"PENSTOCK_URL": sandbox, "PENSTOCK_KEY": "any", "PENSTOCK_MODEL": "sandbox"}
         finished = subprocess.run(
             [program("node"), name],
             cwd=HERE,
