@@ -7,7 +7,6 @@ for the store and more for the service).
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 import sys
@@ -56,6 +55,8 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command that ``args`` begin with, or say which was meant."""
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            import difflib  # noqa: PLC0415 - a tenth of what --help costs
+
             near = difflib.get_close_matches(args[0], COMMANDS, n=1)
             hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(COMMANDS)}"
             raise click.UsageError(f"there is no command {args[0]!a}; {hint}", ctx)
