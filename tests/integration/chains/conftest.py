@@ -23,6 +23,7 @@ from penstock.telemetry.metrics import Metrics
 RUN_KEY = b"r" * 32
 PEPPER = b"p" * 32
 HERE = str(Path(__file__).parent)
+EXAMPLES = str(Path(__file__).parents[3] / "examples" / "chains")
 OPEN = ["configurable", "tags", "metadata", "run_id"]
 CLASSES = {
     "interactive": ClassTable(rank=0),
@@ -92,7 +93,7 @@ class Front:
             gateway_url=gateway_url,
             gateway_key="internal",
             run_key_base64=base64.b64encode(RUN_KEY).decode(),
-            path=[HERE],
+            path=[HERE, EXAMPLES],
         )
         self.port = 0
 

@@ -114,6 +114,8 @@ def gateway(gateway_server):
 @pytest.fixture(scope="module")
 def llm_front(gateway_server, front_before, tables):
     made = {name: tables(name, module="llm_chains") for name in CHAINS}
+    examples = ["haiku", "brief", "agent", "keywords"]
+    made.update({name: tables("chain", module=name) for name in examples})
     with front_before(made, gateway_server.url) as front:
         yield front
 
@@ -230,3 +232,24 @@ def test_a_refusal_of_our_own_key_is_the_operators_matter(gateway, call):
 
     assert 500 == status
     assert "SECRET" not in json.dumps(body)
+
+
+def test_the_example_chains_run_and_their_steps_are_counted(gateway, call):
+    agent_input = {"messages": [{"role": "user", "content": "hello"}]}
+    answers = call(
+        ("haiku", {"topic": "water"}),
+        ("brief", {"topic": "water"}),
+        ("agent", agent_input),
+        ("keywords", {}),
+        ("keywords", {"count": 2}),
+    )
+
+    assert [200] * 5 == [status for status, _, _ in answers]
+    haiku, brief, agent, keywords, two = [body["output"] for _, _, body in answers]
+    assert ("hi", "hi") == (haiku, brief)
+    assert ["human", "ai"] == [message["type"] for message in agent["messages"]]
+    assert (5, keywords[:2]) == (len(keywords), two)
+    steps = {}
+    for identity in gateway.identities():
+        steps.setdefault(identity.chain, []).append(identity.step)
+    assert {"haiku": [0], "brief": [0, 1, 2], "agent": [0]} == steps
