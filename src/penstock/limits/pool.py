@@ -182,6 +182,10 @@ class Pool:
         bucket.pause(until, now)
         return True
 
+    def reserve_of(self, name: LimitName) -> float:
+        """What the least urgent class leaves of a limit, for a unit that takes next to nothing."""
+        return self._floor(name, 0.0, 1.0)
+
     def _floor(self, name: LimitName, amount: float, reserve: float) -> float:
         """What must be left of a limit after a class with this reserve has taken its amount."""
         if reserve <= 0 or name not in RESERVABLE:

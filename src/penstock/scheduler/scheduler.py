@@ -96,6 +96,22 @@ class Scheduler:
         """Every waiting unit, in no order: for views, not for decisions."""
         return list(self._waiting.values())
 
+    def waiting_by_class_and_model(self) -> list[tuple[str, str, int]]:
+        """How many units wait, for every class and model, the zeros too."""
+        counts = {(plan.name, model): 0 for plan in self.plan.classes for model in self._domain_of}
+        for waiting in self._waiting.values():
+            key = (waiting.unit.class_name, waiting.unit.model)
+            counts[key] = counts.get(key, 0) + 1
+        return [(class_name, model, count) for (class_name, model), count in counts.items()]
+
+    def units_in_flight(self) -> list[Waiting]:
+        """Every granted unit that has not ended, in no order: for views."""
+        return [flight.waiting for flight in self._flights.values()]
+
+    def deployments(self) -> list[Deployment]:
+        """Every deployment's live state."""
+        return list(self._deployments.values())
+
     def deployment(self, name: str) -> Deployment:
         """A deployment's live state. Raises KeyError where it is not configured."""
         return self._deployments[name]

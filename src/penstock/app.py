@@ -1,0 +1,387 @@
+"""The composition root: a configuration in, a running service out.
+
+The only module that knows every part. Nothing is decided here; parts are made, connected,
+started in order and stopped in the reverse order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import logging
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from starlette.routing import Route
+
+from penstock import __version__
+from penstock.chains.door import ChainsDoor
+from penstock.chains.spec import WorkerSpec
+from penstock.chains.supervisor import ReloadFailed, WorkerPool
+from penstock.config.defaults import sandbox_providers, with_sandbox_port
+from penstock.config.load import Loaded
+from penstock.config.model import Config
+from penstock.dashboard.gather import live_snapshot
+from penstock.dashboard.routes import dashboard_routes
+from penstock.dashboard.snapshot import LiveSnapshot, WorkerView
+from penstock.dispatch.calls import Calls
+from penstock.dispatch.dispatcher import Dispatcher
+from penstock.dispatch.planning import plan_of, targets_of
+from penstock.dispatch.upstream import Upstream
+from penstock.errors import ConfigError, Draining, PenstockError
+from penstock.gateway.calls import GatewayCalls
+from penstock.gateway.models import ModelList, models_by_kind
+from penstock.gateway.routes import gateway_routes
+from penstock.http.auth import Authenticator, Principal, digest
+from penstock.http.door import Access, Desk, Door, ErrorShape, Handler
+from penstock.http.entrance import Entrance
+from penstock.http.exchange import Exchange
+from penstock.http.hosts import HostRule
+from penstock.http.server import HttpServer
+from penstock.providers.estimate import Estimator
+from penstock.sandbox.child import SandboxChild
+from penstock.scheduler.events import Replanned
+from penstock.scheduler.scheduler import Scheduler
+from penstock.store.keys import KeyStore, Snapshot
+from penstock.telemetry.metrics import CONTENT_TYPE, Metrics
+from penstock.units import Outcome
+
+_log = logging.getLogger("penstock")
+
+WATCH_SECONDS = 1.0
+"""How often the key store is asked for changes, and the gauges are set."""
+
+WORKERS_KEY_ID = "penstock-workers"
+"""The key id of our own chain workers; not an identifier that a configuration can have."""
+
+WORKERS_TENANT = "penstock-workers"
+"""Whom the calls of a chain's own threads belong to, which carry no run."""
+
+
+class Service:
+    """One running service. ``load`` reads the configuration again on a reload."""
+
+    def __init__(self, loaded: Loaded, load: Callable[[], Loaded]) -> None:
+        self._loaded = loaded
+        self._load = load
+        self._run_key = secrets.token_bytes(32)
+        self._workers_key = secrets.token_urlsafe(32)
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._is_draining = False
+        self._sandbox_port: int | None = None
+        self.failed = asyncio.Event()
+
+    @property
+    def config(self) -> Config:
+        """What is being served."""
+        return self._loaded.config
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on."""
+        return self._server.port
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether chains and gateway answer."""
+        return not self._is_draining and self._pool.ready
+
+    async def start(self) -> None:
+        """Listen, and begin to start the chain workers. Raises PenstockError, OSError."""
+        self._sandbox = SandboxChild(_sandbox_limits(self.config))
+        if self._loaded.sandbox:
+            self._sandbox_port = await self._sandbox.start()
+            self._loaded = _with_sandbox(self._loaded, self._sandbox_port)
+        config = self.config
+        self._metrics = Metrics()
+        self._metrics.build(__version__)
+        self._metrics.know(_names(config))
+        self._key_store = KeyStore(Path(config.store.path))
+        self._desk = Desk(self._authenticator(), config.server, self._metrics)
+        self._upstream = Upstream()
+        scheduler = Scheduler(plan_of(config), time.monotonic())
+        self._dispatcher = Dispatcher(scheduler, time.monotonic)
+        self._calls = Calls(self._dispatcher, self._upstream, self._metrics, time.time)
+        self._calls.targets = targets_of(config, self._loaded.secrets)
+        self._gateway = GatewayCalls(
+            self._calls, Estimator(), self._desk, config.classes, self._run_key, time.monotonic
+        )
+        self._models = ModelList(models_by_kind(config), time.time())
+        self._pool = WorkerPool(config.workers)
+        self._chains = ChainsDoor(self._pool, config.chains, config.classes, self._run_key)
+        self._server = HttpServer(Entrance(self._routes(), self._desk), config.server)
+        self._watch_over(self._dispatcher.run(), "the dispatcher")
+        await self._server.start()
+        await self._pool.start(self._worker_spec(config))
+        self._watch_over(self._watch(), "the watch over keys and gauges")
+
+    async def wait_ready(self) -> None:
+        """Return when every worker has been started once, or has failed to."""
+        await self._pool.wait_ready()
+
+    async def stop(self) -> None:
+        """Take no new work, let what is under way end within the limit, stop every part."""
+        self._is_draining = True
+        drain_seconds = self.config.server.drain_seconds
+        self._dispatcher.drain()
+        await asyncio.gather(self._server.stop(drain_seconds), self._pool.stop(drain_seconds))
+        self._dispatcher.refuse_all()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._upstream.close()
+        await self._sandbox.stop()
+        self._key_store.close()
+
+    async def reload(self) -> bool:
+        """Read the configuration again and switch to it; what is wrong with it is logged.
+
+        False where the old one goes on. What listens (host, port, size limits of the server's
+        own) and the number of workers change with a restart only, and that is said.
+        """
+        try:
+            loaded = self._read_again()
+            config = loaded.config
+            if _chains_part(config) != _chains_part(self.config):
+                await self._pool.reload(self._worker_spec(config), config.server.drain_seconds)
+        except (ConfigError, PenstockError, ReloadFailed, OSError) as error:
+            for line in str(error).splitlines():
+                _log.error("reload refused: %s", line)
+            self._metrics.reloaded(taken=False)
+            return False
+        for name in _needing_restart(self.config, config):
+            _log.warning("reload: a change of %s needs a restart", name)
+        self._loaded = loaded
+        self._adopt(config)
+        self._metrics.reloaded(taken=True)
+        _log.info("reload taken")
+        return True
+
+    def _read_again(self) -> Loaded:
+        """The configuration as it is now. Raises ConfigError, PenstockError."""
+        loaded = self._load()
+        if loaded.sandbox != self._loaded.sandbox:
+            raise PenstockError("switching to or from the built-in sandbox needs a restart")
+        if not loaded.sandbox:
+            return loaded
+        assert self._sandbox_port is not None
+        return _with_sandbox(loaded, self._sandbox_port)
+
+    def _adopt(self, config: Config) -> None:
+        """Let every part go on with another configuration."""
+        self._metrics.know(_names(config))
+        self._desk.authenticator = self._authenticator()
+        self._desk.server = config.server
+        self._desk.hosts = HostRule(config.server.host, config.server.allowed_hosts)
+        self._calls.targets = targets_of(config, self._loaded.secrets)
+        self._gateway.classes = config.classes
+        self._models.models = models_by_kind(config)
+        self._chains.reload(config.chains, config.classes)
+        self._dispatcher.post(Replanned(plan_of(config)))
+
+    def _authenticator(self) -> Authenticator:
+        """Every key: those of the file, those of the store, and that of our own workers."""
+        stored = self._key_store.snapshot()
+        principals = dict(_principals(self._loaded, stored))
+        workers = Principal(WORKERS_KEY_ID, WORKERS_TENANT, "standard", "standard", internal=True)
+        principals[digest(self._workers_key, stored.pepper)] = workers
+        return Authenticator(principals, stored.pepper)
+
+    def _worker_spec(self, config: Config) -> WorkerSpec:
+        """What a chain worker is told. The gateway is this process, by loopback."""
+        return WorkerSpec(
+            socket_path="",
+            chains=config.chains,
+            gateway_url=f"http://{_own_host(config.server.host)}:{self._server.port}",
+            gateway_key=self._workers_key,
+            run_key_base64=base64.b64encode(self._run_key).decode("ascii"),
+            path=config.path,
+        )
+
+    def _routes(self) -> list[Route]:
+        def public(path: str, handler: Handler) -> Route:
+            shape = ErrorShape.PROBLEM
+            door = Door(handler, access=Access.PUBLIC, shape=shape, door="status", desk=self._desk)
+            return Route(path, door, methods=["GET"])
+
+        def chains(path: str, handler: Handler, *methods: str) -> Route:
+            shape = ErrorShape.OPENAI
+            door = Door(handler, access=Access.KEY, shape=shape, door="chains", desk=self._desk)
+            return Route(path, door, methods=list(methods))
+
+        return [
+            *gateway_routes(self._gateway, self._models, self._desk),
+            chains("/chains", self._chains.list_chains, "GET"),
+            chains("/chains/{name}/{rest:path}", self._chains.handle, "GET", "POST"),
+            *dashboard_routes(self._desk, self._live),
+            public("/healthz", self._healthz),
+            public("/readyz", self._readyz),
+            public("/metrics", self._metrics_page),
+        ]
+
+    def _live(self) -> LiveSnapshot:
+        workers = [
+            WorkerView(view.name, alive=view.ready, runs=view.runs, restarts=view.restarts)
+            for view in self._pool.view()
+        ]
+        return live_snapshot(self._dispatcher, workers, time.time())
+
+    async def _healthz(self, exchange: Exchange) -> Outcome:
+        await exchange.respond(200, b'{"status":"ok"}')
+        return Outcome.SUCCESS
+
+    async def _readyz(self, exchange: Exchange) -> Outcome:
+        if not self.is_ready:
+            raise Draining("The chain workers do not answer (yet), or the service is stopping.")
+        failed = sorted(self._pool.failed_chains)
+        body = {"status": "ready", "chains_failed": failed}
+        await exchange.respond(200, msgspec.json.encode(body))
+        return Outcome.SUCCESS
+
+    async def _metrics_page(self, exchange: Exchange) -> Outcome:
+        self._set_gauges()
+        await exchange.respond(200, self._metrics.exposition(), CONTENT_TYPE)
+        return Outcome.SUCCESS
+
+    async def _watch(self) -> None:
+        """Every second: follow the key store, measure the loop's lag."""
+        loop = asyncio.get_running_loop()
+        restarts = 0
+        while True:
+            due_at = loop.time() + WATCH_SECONDS
+            await asyncio.sleep(WATCH_SECONDS)
+            self._metrics.loop_lag(max(0.0, loop.time() - due_at))
+            try:
+                if self._key_store.changed():
+                    self._desk.authenticator = self._authenticator()
+                    _log.info("the key store has changed")
+            except PenstockError as error:
+                _log.error("the key store cannot be read: %s", error)
+            now_restarts = sum(view.restarts for view in self._pool.view())
+            for _ in range(now_restarts - restarts):
+                self._metrics.worker_restarted()
+            restarts = now_restarts
+
+    def _set_gauges(self) -> None:
+        """What a scrape shows of the present moment."""
+        self._metrics.workers_alive(sum(view.ready for view in self._pool.view()))
+        scheduler = self._dispatcher.scheduler
+        now = self._dispatcher.clock()
+        for deployment in scheduler.deployments():
+            for limit, bucket in deployment.pool.buckets.items():
+                bucket.advance(now)
+                self._metrics.limit(
+                    deployment.plan.name, limit, level=bucket.level, capacity=bucket.capacity
+                )
+        for class_name, model, count in scheduler.waiting_by_class_and_model():
+            self._metrics.units_waiting(class_name, model, count)
+
+    def _watch_over(self, coroutine: Any, name: str) -> None:
+        """Run a task that must not end: if it does, the service stops, visibly."""
+
+        def ended(task: asyncio.Task[Any]) -> None:
+            if not task.cancelled():
+                _log.critical("%s ended", name, exc_info=task.exception())
+                self.failed.set()
+
+        task = asyncio.create_task(coroutine)
+        task.add_done_callback(ended)
+        self._tasks.append(task)
+
+
+def _principals(loaded: Loaded, stored: Snapshot) -> Iterator[tuple[str, Principal]]:
+    for name, table in loaded.config.keys.items():
+        principal = Principal(
+            key_id=name,
+            tenant=table.tenant,
+            class_default=table.class_default,
+            ceiling=table.ceiling,
+            models=None if table.models is None else frozenset(table.models),
+            chains=None if table.chains is None else frozenset(table.chains),
+            admin=table.admin,
+        )
+        yield digest(loaded.secrets.keys[name], stored.pepper), principal
+    for key in stored.keys:
+        grant = key.grant
+        principal = Principal(
+            key_id=key.key_id,
+            tenant=grant.tenant,
+            class_default=grant.class_default,
+            ceiling=grant.ceiling,
+            models=None if grant.models is None else frozenset(grant.models),
+            chains=None if grant.chains is None else frozenset(grant.chains),
+            admin=grant.admin,
+        )
+        yield key.digest, principal
+
+
+def _names(config: Config) -> set[str]:
+    """Every name that may become a metric's label."""
+    models = {
+        f"{kind}/{model}" for kind, names in models_by_kind(config).items() for model in names
+    }
+    return {*config.classes, *config.deployments, *config.chains, *models}
+
+
+def _chains_part(config: Config) -> tuple[Any, ...]:
+    return config.chains, config.path
+
+
+def _needing_restart(old: Config, new: Config) -> list[str]:
+    """The changed settings that a running service cannot take over."""
+    pairs = {
+        "server.host": (old.server.host, new.server.host),
+        "server.port": (old.server.port, new.server.port),
+        "workers": (old.workers, new.workers),
+        "store": (old.store, new.store),
+    }
+    return [name for name, (before, after) in pairs.items() if before != after]
+
+
+def _own_host(host: str) -> str:
+    """Where this process reaches itself: a wildcard address is reached by loopback."""
+    if host in ("0.0.0.0", "localhost"):  # noqa: S104 - compared, not bound
+        return "127.0.0.1"
+    if host == "::":
+        return "[::1]"
+    return f"[{host}]" if ":" in host else host
+
+
+def _with_sandbox(loaded: Loaded, port: int) -> Loaded:
+    """The built-in sandbox takes any key, but wants one, as a real provider does."""
+    keys = {**loaded.secrets.providers, **dict.fromkeys(sandbox_providers(), "sandbox")}
+    return msgspec.structs.replace(
+        loaded,
+        config=with_sandbox_port(loaded.config, port),
+        secrets=msgspec.structs.replace(loaded.secrets, providers=keys),
+    )
+
+
+def _sandbox_limits(config: Config) -> list[str]:
+    """The sandbox enforces what its deployment is configured to have."""
+    table = config.deployments.get("sandbox")
+    if table is None:
+        return []
+    arguments = []
+    for option in ("rpm", "tpm", "burst_seconds"):
+        value = getattr(table, option)
+        if value is not None:
+            arguments += [f"--{option.replace('_', '-')}", f"{value:g}"]
+    return arguments
+
+
+async def serve(service: Service, stop: asyncio.Event) -> None:
+    """Run a started service until ``stop`` is set or a part of it has failed."""
+    waits = [asyncio.create_task(event.wait()) for event in (stop, service.failed)]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waits:
+            task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await service.stop()

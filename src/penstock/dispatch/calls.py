@@ -1,0 +1,387 @@
+"""One call, from its submission to its settlement.
+
+``Calls.open`` waits for a grant, sends, and goes back to the unit's place as often as
+``retries`` allows, until the first byte of a good answer is here: nothing has reached the
+caller before, so nothing is sent twice to it. Whatever then happens (the end, a hang-up, a
+break, an error of ours), the reservation is settled exactly once, by the ``finally`` of one
+context manager.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+
+import msgspec
+
+from penstock.dispatch.dispatcher import Dispatcher
+from penstock.dispatch.retries import consequence, may_retry
+from penstock.dispatch.upstream import (
+    ERROR_BODY_BYTES_MAX,
+    Timeouts,
+    Upstream,
+    UpstreamFault,
+    UpstreamResponse,
+)
+from penstock.errors import (
+    CallError,
+    UpstreamAuth,
+    UpstreamExhausted,
+    UpstreamInvalid,
+    UpstreamRejected,
+    UpstreamUnavailable,
+)
+from penstock.providers.base import Adapter, Failure, FailureKind, ParsedCall, StreamReader
+from penstock.scheduler.events import Cancelled, Failed, Observed, Settled
+from penstock.telemetry.metrics import Metrics
+from penstock.units import Grant, Unit, Usage
+
+_log = logging.getLogger("penstock.dispatch")
+
+END_SECONDS_MAX = 1.0
+"""How long the connection's end may lag behind the protocol's before it is cut."""
+
+
+class Target(msgspec.Struct, frozen=True):
+    """How a deployment is reached. ``base_url`` is all that stands before the call's own name."""
+
+    deployment: str
+    base_url: str
+    model: str
+    adapter: Adapter
+    timeouts: Timeouts
+    key: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Target({self.deployment!r})"
+
+
+class AttemptFailed(Exception):
+    """One attempt did not lead to an answer; ``error`` is for the caller if it was the last."""
+
+    def __init__(self, failure: Failure, error: CallError, *, was_sent: bool = True) -> None:
+        super().__init__(error.message)
+        self.failure = failure
+        self.error = error
+        self.was_sent = was_sent
+        self.is_stale = False
+
+
+class Answer:
+    """A good answer under way: whole, or a stream whose first piece is here.
+
+    ``body`` is None for a stream. ``usage`` is final once the body or the stream has been read.
+    """
+
+    def __init__(
+        self, unit: Unit, grant: Grant, body: bytes | None, reported: Usage | None
+    ) -> None:
+        self.grant = grant
+        self.body = body
+        self.is_complete = body is not None
+        self._estimate = unit.estimate
+        self._reported = reported
+
+    @property
+    def reported(self) -> Usage | None:
+        """What the provider reported, so far."""
+        return self._reported
+
+    @property
+    def tokens_output_seen(self) -> int:
+        """What has passed, where nothing was reported."""
+        return 0
+
+    @property
+    def usage(self) -> Usage:
+        """What the provider reported, or what was seen where it has reported nothing."""
+        return self.reported or Usage(self._estimate.tokens_input, self.tokens_output_seen)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The answer as it comes. Raises CallError where the provider fails or breaks off."""
+        yield self.body or b""
+
+    def close(self) -> None:
+        """Give the connection back, or cut it where the answer is not complete."""
+
+
+class StreamedAnswer(Answer):
+    """A stream that has begun well."""
+
+    def __init__(
+        self, unit: Unit, grant: Grant, response: UpstreamResponse, reader: StreamReader
+    ) -> None:
+        super().__init__(unit, grant, None, None)
+        self._response = response
+        self._reader = reader
+        self._first = b""
+
+    @property
+    def reported(self) -> Usage | None:
+        """What the provider reported, so far."""
+        return self._reader.usage
+
+    @property
+    def tokens_output_seen(self) -> int:
+        """What has passed, where nothing was reported."""
+        return self._reader.tokens_output_seen
+
+    async def begin(self) -> None:
+        """Read until there is something to pass on: until then a failure may be retried.
+
+        Raises AttemptFailed, UpstreamInvalid.
+        """
+        while not self._first and not self.is_complete:
+            try:
+                self._first = await self._next_piece()
+            except UpstreamUnavailable as error:
+                failure = self._reader.failure or Failure(FailureKind.UNAVAILABLE)
+                raise AttemptFailed(failure, error) from None
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The stream as it comes. Raises CallError where the provider fails or breaks off."""
+        yield self._first
+        while not self.is_complete:
+            piece = await self._next_piece()
+            if piece:
+                yield piece
+
+    def close(self) -> None:
+        """Give the connection back, or cut it: that is how a provider learns of a hang-up."""
+        self._response.release(is_complete=self.is_complete)
+
+    async def _next_piece(self) -> bytes:
+        """What goes to the caller next, perhaps nothing; notices the end.
+
+        Raises UpstreamUnavailable where the provider broke off or reported an error of its own,
+        UpstreamInvalid where what came is not the protocol.
+        """
+        chunk = await self._next_chunk()
+        if chunk:
+            piece = self._reader.feed(chunk)
+        else:
+            piece = self._reader.flush()
+            self.is_complete = self._reader.finished
+            if not self.is_complete and self._reader.failure is None:
+                raise _broken_off(timed_out=False)
+        if self._reader.failure is not None:
+            raise UpstreamUnavailable("The provider reported an error in the midst of its answer.")
+        return piece
+
+    async def _next_chunk(self) -> bytes:
+        try:
+            if self._reader.finished:
+                async with asyncio.timeout(END_SECONDS_MAX):
+                    return await self._response.chunk()
+            return await self._response.chunk()
+        except (TimeoutError, UpstreamFault) as fault:
+            if self._reader.finished:
+                return b""  # All that the caller wants is here; only the connection is lost.
+            is_timeout = isinstance(fault, UpstreamFault) and fault.is_timeout
+            raise _broken_off(timed_out=is_timeout) from None
+
+
+class Calls:
+    """Carries calls to the deployments. ``wall`` gives Unix time, for reset dates in headers."""
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        upstream: Upstream,
+        metrics: Metrics,
+        wall: Callable[[], float],
+    ) -> None:
+        self.dispatcher = dispatcher
+        self.targets: Mapping[str, Target] = {}
+        self._upstream = upstream
+        self._metrics = metrics
+        self._wall = wall
+
+    @asynccontextmanager
+    async def open(
+        self,
+        unit: Unit,
+        call: ParsedCall,
+        headers: Mapping[str, str],
+        *,
+        on_grant: Callable[[Grant], None],
+        on_usage: Callable[[Usage], None],
+    ) -> AsyncIterator[Answer]:
+        """Wait, send, and give the answer; settles when the block is left, however it is left.
+
+        ``headers`` are the caller's. ``on_grant`` is told of every grant before it is used,
+        ``on_usage`` what a complete answer used where the provider reported it.
+        Raises CallError.
+        """
+        answer = await self._answer(unit, call, headers, on_grant)
+        try:
+            yield answer
+        except UpstreamUnavailable:
+            self._learn(Failure(FailureKind.UNAVAILABLE), answer.grant)
+            raise
+        finally:
+            self._settle(unit, answer, on_usage)
+            answer.close()
+
+    async def _answer(
+        self,
+        unit: Unit,
+        call: ParsedCall,
+        headers: Mapping[str, str],
+        on_grant: Callable[[Grant], None],
+    ) -> Answer:
+        """The first good answer, after as many attempts as it takes."""
+        dispatcher = self.dispatcher
+        grant = await dispatcher.grant(unit)
+        while True:
+            try:
+                on_grant(grant)
+                return await self._attempt(unit, grant, call, headers)
+            except AttemptFailed as failed:
+                if not (failed.is_stale and grant.attempt == 1):
+                    self._learn(failed.failure, grant)
+                requeue = may_retry(failed.failure.kind, grant.attempt)
+                event = Failed(unit.unit_id, requeue, failed.was_sent)
+                if not requeue:
+                    dispatcher.post(event)
+                    raise failed.error from None
+                grant = await dispatcher.grant_again(event, unit.unit_id)
+            except asyncio.CancelledError:
+                dispatcher.post(Cancelled(unit.unit_id, was_sent=True))
+                raise
+            except BaseException:
+                dispatcher.post(Failed(unit.unit_id, requeue=False))
+                raise
+
+    async def _attempt(
+        self, unit: Unit, grant: Grant, call: ParsedCall, headers: Mapping[str, str]
+    ) -> Answer:
+        """Send once. Raises AttemptFailed, or UpstreamInvalid for what waiting cannot mend."""
+        target = self.targets.get(grant.deployment)
+        if target is None:
+            # A reload took the deployment away between the grant and now.
+            error = UpstreamUnavailable("The deployment was just removed.", status=503)
+            raise AttemptFailed(Failure(FailureKind.UNAVAILABLE), error, was_sent=False)
+        clock = self.dispatcher.clock
+        sent_at = clock()
+        response = await self._send(target, call, headers)
+        self._metrics.upstream_answer(target.deployment, response.status)
+        readings = target.adapter.limit_readings(response.headers, self._wall())
+        if readings:
+            self.dispatcher.post(Observed(target.deployment, sent_at, tuple(readings)))
+        try:
+            await _check_status(target.adapter, response)
+            answer = await _begin(target.adapter, call, unit, grant, response)
+        except BaseException:
+            response.release(is_complete=False)
+            raise
+        self._metrics.first_byte(target.deployment, clock() - sent_at)
+        return answer
+
+    async def _send(
+        self, target: Target, call: ParsedCall, headers: Mapping[str, str]
+    ) -> UpstreamResponse:
+        url = target.base_url + call.endpoint.value.removeprefix("/v1")
+        body = target.adapter.upstream_body(call, target.model)
+        sent_headers = target.adapter.upstream_headers(headers, target.key)
+        try:
+            return await self._upstream.send(url, sent_headers, body, target.timeouts)
+        except UpstreamFault as fault:
+            self._metrics.upstream_answer(target.deployment, None)
+            _log.warning("%s: %s", target.deployment, fault.reason)
+            raise _failed(fault) from None
+
+    def _learn(self, failure: Failure, grant: Grant) -> None:
+        event = consequence(failure, grant.deployment, grant.attempt)
+        if event is not None:
+            self.dispatcher.post(event)
+
+    def _settle(self, unit: Unit, answer: Answer, on_usage: Callable[[Usage], None]) -> None:
+        """Post the ending first: nothing that fails after it can leave a reservation behind."""
+        usage = answer.usage
+        if answer.is_complete:
+            self.dispatcher.post(Settled(unit.unit_id, usage))
+        else:
+            self.dispatcher.post(Cancelled(unit.unit_id, was_sent=True, usage=usage))
+        self._metrics.tokens(answer.grant.deployment, usage)
+        self._metrics.unit_waited(unit.class_name, answer.grant.wait_seconds)
+        if answer.is_complete and answer.reported is not None:
+            on_usage(usage)
+
+
+async def _check_status(adapter: Adapter, response: UpstreamResponse) -> None:
+    """Go on only with a 200 whose bytes are plain. Raises AttemptFailed, UpstreamInvalid."""
+    encoding = response.headers.get("content-encoding", "identity").lower()
+    if encoding not in ("", "identity"):
+        raise UpstreamInvalid("The provider compressed its answer although it was asked not to.")
+    if response.status == 200:
+        return
+    if response.status < 400:
+        raise UpstreamInvalid(f"The provider answered {response.status}, which is no answer here.")
+    try:
+        body = await response.body(ERROR_BODY_BYTES_MAX)
+    except UpstreamFault:
+        body = b""
+    failure = adapter.classify(response.status, response.headers, body)
+    content_type = response.headers.get("content-type", "application/json")
+    raise AttemptFailed(failure, _caller_error(failure, response.status, body, content_type))
+
+
+def _caller_error(failure: Failure, status: int, body: bytes, content_type: str) -> CallError:
+    """What a failure is for the caller, if it is the end."""
+    match failure.kind:
+        case FailureKind.REJECTED:
+            return UpstreamRejected(status, body, content_type)
+        case FailureKind.AUTH:
+            return UpstreamAuth(
+                "The provider refused the key of this service. Its operator has to mend that; "
+                "your own key is fine."
+            )
+        case FailureKind.FATAL:
+            return UpstreamExhausted(
+                "The account at the provider has no quota left. Its operator has to mend that."
+            )
+        case FailureKind.OVERLOADED | FailureKind.RATE | FailureKind.DAY:
+            return UpstreamUnavailable("The provider is overloaded.", status=503)
+        case FailureKind.UNAVAILABLE | FailureKind.TIMED_OUT:
+            return UpstreamUnavailable(f"The provider answered {status}.")
+
+
+def _failed(fault: UpstreamFault) -> AttemptFailed:
+    """A broken connection as a failed attempt. What took too long is not tried again."""
+    if fault.is_timeout and fault.was_sent:
+        error = UpstreamUnavailable("The provider did not answer in time.", status=504)
+        return AttemptFailed(Failure(FailureKind.TIMED_OUT), error)
+    error = UpstreamUnavailable("The provider could not be reached, or broke off.")
+    failed = AttemptFailed(Failure(FailureKind.UNAVAILABLE), error, was_sent=fault.was_sent)
+    failed.is_stale = fault.is_stale
+    return failed
+
+
+async def _begin(
+    adapter: Adapter, call: ParsedCall, unit: Unit, grant: Grant, response: UpstreamResponse
+) -> Answer:
+    """Read a whole answer, or the first piece of a stream. Raises AttemptFailed."""
+    if not call.stream:
+        try:
+            body = await response.body()
+        except UpstreamFault as fault:
+            raise _failed(fault) from None
+        response.release(is_complete=True)
+        return Answer(unit, grant, body, adapter.usage(call, body))
+    content_type = response.headers.get("content-type", "")
+    if not content_type.startswith("text/event-stream"):
+        raise UpstreamInvalid("The provider did not stream although it was asked to.")
+    answer = StreamedAnswer(unit, grant, response, adapter.stream_reader(call))
+    await answer.begin()
+    return answer
+
+
+def _broken_off(*, timed_out: bool) -> UpstreamUnavailable:
+    return UpstreamUnavailable(
+        "The provider's answer stalled." if timed_out else "The provider's answer broke off.",
+        code="upstream_timeout" if timed_out else "upstream_disconnected",
+        status=504 if timed_out else 502,
+    )

@@ -1,0 +1,170 @@
+"""The one task that owns the scheduler.
+
+Everybody else sends it values: events go in through ``post``, grants come back through the
+futures of ``grant``. So every decision sees one consistent state, without a lock. Events that
+arrive in the same turn of the loop are taken in one tick.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from penstock.dispatch.recent import RecentCount
+from penstock.errors import (
+    CallError,
+    DeadlineExceeded,
+    DeadlineUnreachable,
+    Draining,
+    NotFound,
+    QueueFull,
+    RequestTooLargeForLimit,
+)
+from penstock.scheduler.events import (
+    Cancelled,
+    Decisions,
+    Event,
+    Eviction,
+    EvictionReason,
+    Limited,
+    Refusal,
+    RefusalReason,
+    Submitted,
+)
+from penstock.scheduler.scheduler import Scheduler
+from penstock.units import Grant, Unit
+
+
+class Dispatcher:
+    """Drives a scheduler by a clock; ``run`` is its task.
+
+    ``clock`` gives monotonic seconds and is the clock of the running loop's timers.
+    """
+
+    def __init__(self, scheduler: Scheduler, clock: Callable[[], float]) -> None:
+        self.scheduler = scheduler
+        self.clock = clock
+        self._events: list[Event] = []
+        self._wake = asyncio.Event()
+        self._futures: dict[str, asyncio.Future[Grant]] = {}
+        self._is_draining = False
+        self.grants = RecentCount()
+        self.answers_429: dict[str, RecentCount] = {}
+
+    def post(self, event: Event) -> None:
+        """Tell the scheduler what happened; it decides in this turn of the loop or the next."""
+        self._events.append(event)
+        self._wake.set()
+        if isinstance(event, Limited):
+            self.answers_429.setdefault(event.deployment, RecentCount()).add(self.clock())
+
+    async def grant(self, unit: Unit) -> Grant:
+        """Wait for permission to send a unit.
+
+        Raises the refusal or eviction as a CallError. Cancelling the wait takes the unit out
+        of the queue, or gives its reservation back where the grant came at the same moment.
+        """
+        if self._is_draining:
+            raise Draining("The service is stopping and takes no new calls.")
+        self.post(Submitted(unit))
+        return await self._granted(unit.unit_id)
+
+    async def grant_again(self, event: Event, unit_id: str) -> Grant:
+        """Post what sends a unit back to its place, and wait for its next grant."""
+        self.post(event)
+        return await self._granted(unit_id)
+
+    def drain(self) -> None:
+        """Take no new units; those that wait and those under way go on."""
+        self._is_draining = True
+
+    def refuse_all(self) -> None:
+        """Refuse everything that still waits: the time to drain is over."""
+        for future in list(self._futures.values()):
+            if not future.done():
+                future.set_exception(Draining("The service stopped before it was your turn."))
+
+    async def run(self) -> None:
+        """Own the scheduler until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            self._wake.clear()
+            events, self._events = self._events, []
+            now = self.clock()
+            decisions = self.scheduler.tick(now, events)
+            self._carry_out(decisions)
+            timer = None
+            if decisions.wake_at is not None:
+                delay_seconds = max(0.0, decisions.wake_at - now)
+                timer = loop.call_later(delay_seconds, self._wake.set)
+            try:
+                await self._wake.wait()
+            finally:
+                if timer is not None:
+                    timer.cancel()
+
+    async def _granted(self, unit_id: str) -> Grant:
+        future: asyncio.Future[Grant] = asyncio.get_running_loop().create_future()
+        self._futures[unit_id] = future
+        try:
+            return await future
+        except (asyncio.CancelledError, Draining):
+            self.post(Cancelled(unit_id))
+            raise
+        finally:
+            del self._futures[unit_id]
+
+    def _carry_out(self, decisions: Decisions) -> None:
+        for grant in decisions.grants:
+            self.grants.add(grant.granted_at)
+            future = self._futures.get(grant.unit_id)
+            # Without a future its caller has just gone, and has said so with Cancelled.
+            if future is not None and not future.done():
+                future.set_result(grant)
+        for refusal in decisions.refusals:
+            self._fail(refusal.unit_id, _refused(refusal))
+        for eviction in decisions.evictions:
+            self._fail(eviction.unit_id, _evicted(eviction))
+
+    def _fail(self, unit_id: str, error: CallError) -> None:
+        future = self._futures.get(unit_id)
+        if future is not None and not future.done():
+            future.set_exception(error)
+
+
+def _refused(refusal: Refusal) -> CallError:
+    eta_seconds = refusal.eta_seconds
+    match refusal.reason:
+        case RefusalReason.TOO_LARGE:
+            return RequestTooLargeForLimit(
+                f"This request is larger than the {refusal.limit} limit of every deployment "
+                "that serves the model, so it could never be sent. Make it smaller, or ask for "
+                "fewer output tokens."
+            )
+        case RefusalReason.QUEUE_FULL:
+            return QueueFull(
+                "The queue of this class is full. Come back when some of it has been sent.",
+                retry_after_seconds=max(1.0, eta_seconds),
+            )
+        case RefusalReason.DEADLINE:
+            return DeadlineUnreachable(
+                f"This call would wait for about {eta_seconds:.0f} s, longer than its deadline "
+                "allows. Allow it more time, ask for a more urgent class, or send it later.",
+                eta_seconds=eta_seconds,
+            )
+        case RefusalReason.NO_DEPLOYMENT:
+            return NotFound("No deployment serves this model.", code="model_not_found")
+
+
+def _evicted(eviction: Eviction) -> CallError:
+    match eviction.reason:
+        case EvictionReason.DEADLINE:
+            return DeadlineExceeded(
+                f"The deadline passed while the call waited for {eviction.wait_seconds:.0f} s. "
+                "Allow it more time, or ask for a more urgent class."
+            )
+        case EvictionReason.NO_DEPLOYMENT:
+            return NotFound(
+                "The deployment that serves this model was removed while the call waited.",
+                code="model_not_found",
+            )

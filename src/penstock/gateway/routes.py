@@ -1,0 +1,63 @@
+"""What stands where. Each API also under the prefix that gateways are known by."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from starlette.routing import Route
+
+from penstock.errors import NotServed
+from penstock.gateway.calls import GatewayCalls
+from penstock.gateway.models import ModelList
+from penstock.http.door import Access, Desk, Door, ErrorShape, Handler
+from penstock.http.exchange import Exchange
+from penstock.providers.base import Endpoint
+from penstock.units import Outcome
+
+OPENAI_PREFIXES = ("", "/openai")
+ANTHROPIC_PREFIXES = ("", "/anthropic")
+NOT_SERVED_OPENAI = (
+    "/v1/responses",
+    "/v1/completions",
+    "/v1/files",
+    "/v1/batches",
+    "/v1/images/generations",
+    "/v1/audio/speech",
+    "/v1/audio/transcriptions",
+    "/v1/moderations",
+)
+NOT_SERVED_ANTHROPIC = ("/v1/messages/count_tokens", "/v1/messages/batches")
+
+
+def gateway_routes(calls: GatewayCalls, models: ModelList, desk: Desk) -> list[Route]:
+    """Every route of the gateway."""
+
+    def route(path: str, handler: Handler, shape: ErrorShape, method: str = "POST") -> Route:
+        door = Door(handler, access=Access.KEY, shape=shape, door="gateway", desk=desk)
+        return Route(path, door, methods=[method])
+
+    def call(endpoint: Endpoint) -> Handler:
+        return partial(calls.answer, endpoint=endpoint)
+
+    openai, anthropic = ErrorShape.OPENAI, ErrorShape.ANTHROPIC
+    routes = []
+    for prefix in OPENAI_PREFIXES:
+        for endpoint in (Endpoint.CHAT, Endpoint.EMBEDDINGS):
+            routes.append(route(prefix + endpoint, call(endpoint), openai))
+        for path in NOT_SERVED_OPENAI:
+            routes.append(route(prefix + path, _not_served(path), openai))
+    for prefix in ANTHROPIC_PREFIXES:
+        routes.append(route(prefix + Endpoint.MESSAGES, call(Endpoint.MESSAGES), anthropic))
+        for path in NOT_SERVED_ANTHROPIC:
+            routes.append(route(prefix + path, _not_served(path), anthropic))
+    for prefix in ("", "/openai", "/anthropic"):
+        routes.append(route(f"{prefix}/v1/models", models.list, openai, "GET"))
+        routes.append(route(f"{prefix}/v1/models/{{model:path}}", models.one, openai, "GET"))
+    return routes
+
+
+def _not_served(path: str) -> Handler:
+    async def refuse(_exchange: Exchange) -> Outcome:
+        raise NotServed(f"{path} is not served yet.")
+
+    return refuse

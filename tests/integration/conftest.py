@@ -1,0 +1,141 @@
+"""Real processes over loopback: sandbox providers and services, each ended by its fixture."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+READY_SECONDS_MAX = 60.0
+
+
+class Running:
+    """A penstock command in a process of its own, listening at ``url``."""
+
+    def __init__(self, arguments: list[str], log: Path, environment: dict[str, str]) -> None:
+        self.log = log
+        self._log_file = log.open("wb")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "penstock", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=self._log_file,
+            env={"PATH": os.environ["PATH"], "HOME": str(log.parent), **environment},
+        )
+        assert self.process.stdout is not None
+        first = self.process.stdout.readline().decode()
+        found = re.search(r"http://[\d.]+:\d+", first)
+        if found is None:
+            self.process.kill()
+            self.process.wait()
+            pytest.fail(f"penstock {arguments} did not start: {first!r} {log.read_text()}")
+        self.url = found[0]
+
+    def get(self, path: str, key: str | None = None) -> tuple[int, Any]:
+        """GET a JSON document, whatever its status."""
+        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        request = urllib.request.Request(self.url + path, headers=headers)  # noqa: S310
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, json.load(error)
+
+    def post(self, path: str, body: Any) -> None:
+        """POST a JSON document."""
+        data = json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, data, method="POST")  # noqa: S310
+        urllib.request.urlopen(request, timeout=30).close()  # noqa: S310
+
+    def wait_ready(self) -> None:
+        """Return when ``/readyz`` says 200."""
+        poll(lambda: self.get("/readyz")[0] == 200, READY_SECONDS_MAX)
+
+    def logged(self) -> list[dict[str, Any]]:
+        """What it has logged so far."""
+        lines = self.log.read_text().splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{")]
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Signal it, and give its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        code = self.process.wait(timeout=60)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        self._log_file.close()
+        return code
+
+
+def poll(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    """Wait until another process has got somewhere; fails after a bounded time."""
+    ends_at = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > ends_at:
+            pytest.fail(f"it did not happen within {seconds:g} s")
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="session", name="poll")
+def _poll() -> Callable[..., None]:
+    return poll
+
+
+@pytest.fixture(scope="session")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Running]]:
+    """``running("sandbox", "--rpm", "60")``: start a command; it ends with the session."""
+    started: list[Running] = []
+
+    def start(*arguments: str, **environment: str) -> Running:
+        log = tmp_path_factory.mktemp(arguments[0]) / "log.jsonl"
+        process = Running(list(arguments), log, environment)
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.stop()
+
+
+@pytest.fixture(scope="session")
+def fast_sandbox(running: Callable[..., Running]) -> Callable[..., Running]:
+    """A sandbox without delays, with the given limits."""
+
+    def start(*arguments: str) -> Running:
+        speed = ["--latency-ms", "0", "--tokens-per-second", "0"]
+        return running("sandbox", "--port", "0", *speed, *arguments)
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def serve(
+    running: Callable[..., Running], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Running]:
+    """``serve(toml)``: a service with this configuration."""
+
+    def start(toml: str, **environment: str) -> Running:
+        file = tmp_path_factory.mktemp("serve") / "penstock.toml"
+        file.write_text(toml)
+        return running("serve", "--config", str(file), "--port", "0", **environment)
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def service(running: Callable[..., Running]) -> Running:
+    """The service as a newcomer gets it: no configuration, the key ``dev``; ready."""
+    process = running("serve", "--port", "0")
+    process.wait_ready()
+    return process
