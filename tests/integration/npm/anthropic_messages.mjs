@@ -2,7 +2,7 @@
 // Prints, as JSON, what it saw: an answer, the same as a stream, and two refusals.
 import Anthropic, { APIError } from "@anthropic-ai/sdk";
 
-const { PENSTOCK_URL, PENSTOCK_KEY, PENSTOCK_MODEL: model } = process.env;
+const { PENSTOCK_URL, PENSTOCK_KEY, PENSTOCK_CLAUDE: model } = process.env;
 const client = new Anthropic({ baseURL: PENSTOCK_URL, apiKey: PENSTOCK_KEY });
 const body = { model, max_tokens: 200, messages: [{ role: "user", content: "Name three rivers." }] };
 

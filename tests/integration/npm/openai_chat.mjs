@@ -2,7 +2,7 @@
 // Prints, as JSON, what it saw: an answer, the same as a stream, and two refusals.
 import OpenAI, { APIError } from "openai";
 
-const { PENSTOCK_URL, PENSTOCK_KEY, PENSTOCK_MODEL: model } = process.env;
+const { PENSTOCK_URL, PENSTOCK_KEY, PENSTOCK_GPT: model } = process.env;
 const client = new OpenAI({ baseURL: `${PENSTOCK_URL}/v1`, apiKey: PENSTOCK_KEY });
 const messages = [{ role: "user", content: "Name three rivers." }];
 

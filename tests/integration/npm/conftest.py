@@ -1,12 +1,11 @@
-"""Runs the scripts beside it with Node.js against a service, each as a process of its own."""
+"""Runs the scripts beside it with Node.js, each as a process of its own."""
 
 from __future__ import annotations
 
 import json
 import os
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,28 @@ import pytest
 HERE = Path(__file__).parent
 
 Script = Callable[[str], dict[str, Any]]
+
+BOTH_KINDS = """
+[providers.openai]
+kind = "openai"
+base_url = "{url}/v1"
+key_env = "SANDBOX_KEY"
+
+[providers.anthropic]
+kind = "anthropic"
+base_url = "{url}"
+key_env = "SANDBOX_KEY"
+
+[deployments.gpt]
+provider = "openai"
+model = "sandbox"
+serves = ["gpt"]
+
+[deployments.claude]
+provider = "anthropic"
+model = "sandbox"
+serves = ["claude"]
+"""
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +54,7 @@ def packages(program: Callable[[str], str]) -> None:
         timeout=110,
     )
     if installed.returncode:
-        lacking = f"npm ci did not succeed in tests/npm: {installed.stderr[-500:]}"
+        lacking = f"npm ci did not succeed in {HERE.name}: {installed.stderr[-500:]}"
         if os.environ.get("CI"):
             pytest.fail(lacking)
         pytest.skip(lacking)
@@ -41,23 +62,22 @@ def packages(program: Callable[[str], str]) -> None:
 
 
 @pytest.fixture(scope="session")
-def sandbox() -> Iterator[dict[str, str]]:
-    """A sandbox provider of its own, without delays or limits: what a script is told of it."""
-    command = [sys.executable, "-m", "penstock", "sandbox", "--port", "0"]
-    with subprocess.Popen(
-        [*command, "--latency-ms", "0", "--tokens-per-second", "0"],
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        url = process.stdout.readline().split()[-1]
-        yield {"PENSTOCK_URL": url, "PENSTOCK_KEY": "any", "PENSTOCK_MODEL": "sandbox"}
-        process.terminate()
+def straight(fast_sandbox: Callable[..., Any]) -> dict[str, str]:
+    """The provider itself: what the SDKs see without us."""
+    return {"URL": fast_sandbox().url, "KEY": "any", "GPT": "sandbox", "CLAUDE": "sandbox"}
 
 
-@pytest.fixture(scope="session", params=["sandbox"])
+@pytest.fixture(scope="session")
+def through(straight: dict[str, str], serve: Callable[..., Any]) -> dict[str, str]:
+    """A service in front of that provider, in both shapes."""
+    process = serve(BOTH_KINDS.format(url=straight["URL"]), SANDBOX_KEY="any")
+    process.wait_ready()
+    return {"URL": process.url, "KEY": "dev", "GPT": "gpt", "CLAUDE": "claude"}
+
+
+@pytest.fixture(scope="session", params=["straight", "through"])
 def target(request: pytest.FixtureRequest) -> dict[str, str]:
-    """Where a script goes to: each of the fixtures named here gives url, key and model."""
+    """The same tests against the provider and through us: nobody sees a difference."""
     found: dict[str, str] = request.getfixturevalue(request.param)
     return found
 
@@ -70,7 +90,7 @@ def script(program: Callable[[str], str], packages: None, target: dict[str, str]
         finished = subprocess.run(
             [program("node"), name],
             cwd=HERE,
-            env={"PATH": os.environ["PATH"]} | target,
+            env={"PATH": os.environ["PATH"]} | {f"PENSTOCK_{k}": v for k, v in target.items()},
             capture_output=True,
             text=True,
             check=False,
