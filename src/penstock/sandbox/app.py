@@ -65,6 +65,7 @@ class Sandbox:
         self.settings = settings or SandboxSettings()
         self.statistics = Statistics()
         self.faults = Faults(self.settings.fault_rates, self.settings.seed)
+        self._wires: set[Wire] = set()
         self._worlds: dict[tuple[str, str], ProviderWorld] = {}
         self._numbers = itertools.count(1)
         self._run = secrets.token_hex(6)
@@ -75,13 +76,20 @@ class Sandbox:
         if scope["type"] != "http":
             raise RuntimeError(f"the sandbox speaks HTTP, not {scope['type']}")
         wire = Wire(scope, receive, send)
+        self._wires.add(wire)
         try:
             route = self._routes.get((scope["method"], scope["path"]), self._otherwise)
             await route(scope, wire)
         except HungUp:
             pass
         finally:
+            self._wires.discard(wire)
             wire.close()
+
+    def break_off(self) -> None:
+        """Drop every connection that waits for an answer."""
+        for wire in self._wires:
+            wire.abort()
 
     def world(self, shape: Shape, model: str) -> ProviderWorld:
         """The limits of one model, in one shape."""

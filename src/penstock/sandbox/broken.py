@@ -18,6 +18,7 @@ MEBIBYTE = 1024 * 1024
 _PAGE = b"<!DOCTYPE html><html><body><h1>Bad gateway</h1></body></html>"
 _HTML = (b"content-type", b"text/html; charset=utf-8")
 _RETRY_SECONDS = 0.1
+_READ_SECONDS = 0.05
 _NONSENSE = [(b"retry-after", b"banana"), (b"retry-after-ms", b"NaN")]
 _NO_EVENTS = b'data: {"id": "unfinished\n\nthis line has no field\n::::\ndata\n\n'
 
@@ -92,7 +93,7 @@ async def _half(delivery: Delivery, reply: Reply) -> None:
 async def _reset_mid(delivery: Delivery, reply: Reply) -> None:
     await _half(delivery, reply)
     # A reset discards what the client has not read: let it have its half first.
-    await delivery.wire.pause(0.02)
+    await delivery.wire.pause(_READ_SECONDS)
     await delivery.wire.cut(reset=True)
 
 

@@ -20,9 +20,6 @@ Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 
 BODY_BYTES_MAX = 32 * 1024 * 1024
-TRANSPORT = "penstock.sandbox.transport"
-"""The ASGI extension under which the server passes its transport, to be cut by faults."""
-
 _LINGER_NOT = struct.pack("ii", 1, 0)
 
 
@@ -94,7 +91,7 @@ class Wire:
 
     async def cut(self, *, reset: bool) -> None:
         """Break the connection: with a TCP reset, or by closing in the middle of the answer."""
-        transport: asyncio.Transport = self._scope["extensions"][TRANSPORT]
+        transport = self._transport()
         if reset:
             transport.get_extra_info("socket").setsockopt(
                 socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT
@@ -107,10 +104,19 @@ class Wire:
         else:
             await asyncio.wait((self._watch,))
 
+    def abort(self) -> None:
+        """Drop the connection; whoever waits on this wire finds its client gone."""
+        self._transport().abort()
+
     def close(self) -> None:
         """Stop watching; to be called when the exchange is over."""
         if self._watch is not None:
             self._watch.cancel()
+
+    def _transport(self) -> asyncio.Transport:
+        # Our HTTP server passes it here; ASGI itself knows no way to break a connection.
+        transport: asyncio.Transport = self._scope["state"]["transport"]
+        return transport
 
     async def _until_gone(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":

@@ -89,14 +89,16 @@ class Running:
         assert not self._thread.is_alive()
 
 
+AT_ONCE = {"latency_seconds": 0.0, "tokens_per_second": 0.0}
+
+
 @pytest.fixture
 def start() -> Iterator[Callable[..., Running]]:
     """Starts sandboxes; the default answers at once and has no limits."""
     started: list[Running] = []
 
     def start_one(**settings: object) -> Running:
-        at_once = {"latency_seconds": 0.0, "tokens_per_second": 0.0}
-        started.append(Running(SandboxSettings(**{**at_once, **settings})))
+        started.append(Running(SandboxSettings(**{**AT_ONCE, **settings})))
         return started[-1]
 
     yield start_one
@@ -104,7 +106,17 @@ def start() -> Iterator[Callable[..., Running]]:
         running.stop()
 
 
+@pytest.fixture(scope="session")
+def running_sandbox() -> Iterator[Running]:
+    """The one behind ``sandbox``: starting and stopping takes longer than most tests."""
+    running = Running(SandboxSettings(**AT_ONCE))
+    yield running
+    running.stop()
+
+
 @pytest.fixture
-def sandbox(start) -> Running:
-    """One without limits that answers at once."""
-    return start()
+def sandbox(running_sandbox) -> Running:
+    """One without limits that answers at once; its counts start from zero."""
+    running_sandbox.http.post("/stats/reset")
+    running_sandbox.http.post("/faults", json={"faults": []})
+    return running_sandbox
