@@ -29,7 +29,7 @@ class Request(BaseModel):
 
     text: str = Field(default=TEXT, max_length=20_000)
     count: int = Field(default=5, ge=1, le=50)
-    samples: int = Field(default=1_500, ge=1, le=3_000, description="how many halves are ranked")
+    samples: int = Field(default=3_000, ge=1, le=5_000, description="how many halves are ranked")
 
 
 def rank(words: list[str], place: dict[str, int]) -> np.ndarray:

@@ -6,6 +6,7 @@ import uuid
 
 import httpx
 import pytest
+from langchain_core.callbacks import UsageMetadataCallbackHandler
 from langchain_core.documents import Document
 from langchain_core.messages import (
     AIMessage,
@@ -133,6 +134,27 @@ def test_schemas_are_bare_json_schema(http):
     assert "string" == http.get("/upper/output_schema").json()["type"]
     config = http.get("/configurable/config_schema").json()
     assert {"llm", "template"} == set(config["$defs"]["Configurable"]["properties"])
+
+
+# The client reads pydantic's model_fields from an instance, which is going out of fashion.
+@pytest.mark.filterwarnings("ignore:Accessing the 'model_fields'")
+def test_callback_events_bring_token_counts_to_the_caller_where_the_chain_tells_them(remote, http):
+    counter = UsageMetadataCallbackHandler()
+    remote("with_events").invoke({"topic": "cats"}, config={"callbacks": [counter]})
+    assert 23 == counter.usage_metadata["echo-1"]["total_tokens"]
+    counter = UsageMetadataCallbackHandler()
+    remote("with_events").batch([{"topic": "a"}] * 2, config={"callbacks": [counter]})
+    assert 46 == counter.usage_metadata["echo-1"]["total_tokens"]
+
+    answer = http.post("/with_events/invoke", json={"input": {"topic": "cats"}}).json()
+    events = answer["callback_events"]
+    assert ("on_chain_start", "on_chain_end") == (events[0]["type"], events[-1]["type"])
+    assert (answer["metadata"]["run_id"], None) == (
+        events[0]["run_id"],
+        events[0]["parent_run_id"],
+    )
+    closed = http.post("/prompt_chat/invoke", json={"input": {"topic": "cats"}}).json()
+    assert "callback_events" not in closed
 
 
 def test_a_models_defaults_are_filled_in(http):

@@ -172,26 +172,30 @@ class App:
 
     async def _invoke(self, chain: Chain, request: Request, answer: Answer) -> None:
         order = self._order(chain, request)
-        output = await self._runs.invoke(order)
-        document = {
-            "output": msgspec.Raw(output),
+        result = await self._runs.invoke(order)
+        document: dict[str, Any] = {
+            "output": msgspec.Raw(result.output),
             "metadata": {"run_id": order.identity.run_id, "feedback_tokens": []},
         }
+        if result.events is not None:
+            document["callback_events"] = result.events
         await answer.json(msgspec.json.encode(document))
 
     async def _batch(self, chain: Chain, request: Request, answer: Answer) -> None:
         orders = self._orders(chain, request)
         bounds = [order.settings.concurrency_max for order in orders]
         concurrency_max = min((bound for bound in bounds if bound), default=None)
-        outputs = await self._runs.batch(orders, concurrency_max)
+        results = await self._runs.batch(orders, concurrency_max)
         run_ids = [order.identity.run_id for order in orders]
-        document = {
-            "output": [msgspec.Raw(output) for output in outputs],
+        document: dict[str, Any] = {
+            "output": [msgspec.Raw(result.output) for result in results],
             "metadata": {
                 "responses": [{"run_id": run_id, "feedback_tokens": []} for run_id in run_ids],
                 "run_ids": run_ids,
             },
         }
+        if chain.table.include_callback_events:
+            document["callback_events"] = [result.events or [] for result in results]
         await answer.json(msgspec.json.encode(document))
 
     def _orders(self, chain: Chain, request: Request) -> list[Order]:

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from penstock.chains.worker.callback_events import EventRecorder
 from penstock.chains.worker.chain import Chain
 from penstock.chains.worker.codec import encode
 from penstock.chains.worker.config_rules import Settings
@@ -30,6 +31,13 @@ CHUNKS_BUFFERED_MAX = 16
 """How far a stream's chain may be ahead of its reader."""
 
 T = TypeVar("T")
+
+
+class Result(msgspec.Struct, frozen=True):
+    """A run's encoded output, and its events where the chain tells them."""
+
+    output: bytes
+    events: list[msgspec.Raw] | None = None
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -49,15 +57,15 @@ class Runs:
         self._gateway_url = gateway_url
         self._batch_places = asyncio.Semaphore(max(1, runs_max // 2))
 
-    async def invoke(self, order: Order) -> bytes:
-        """The encoded output of one run. Raises CallError."""
+    async def invoke(self, order: Order) -> Result:
+        """The result of one run. Raises CallError."""
         return await _in_context(order, self._guarded(order, self._output(order)))
 
-    async def batch(self, orders: Sequence[Order], concurrency_max: int | None) -> list[bytes]:
-        """The encoded outputs of many runs, in order; the first failure cancels the others."""
+    async def batch(self, orders: Sequence[Order], concurrency_max: int | None) -> list[Result]:
+        """The results of many runs, in order; the first failure cancels the others."""
         own_places = asyncio.Semaphore(concurrency_max or max(1, len(orders)))
 
-        async def one(order: Order) -> bytes:
+        async def one(order: Order) -> Result:
             async with own_places, self._batch_places:
                 return await self.invoke(order)
 
@@ -95,9 +103,13 @@ class Runs:
             producer.cancel()
             await asyncio.wait({producer})
 
-    async def _output(self, order: Order) -> bytes:
+    async def _output(self, order: Order) -> Result:
         config = order.chain.config(order.settings, order.identity.run_id)
-        return encode(await order.chain.runnable.ainvoke(order.input, config))
+        recorder = EventRecorder() if order.chain.table.include_callback_events else None
+        if recorder is not None:
+            config["callbacks"] = [recorder]
+        output = encode(await order.chain.runnable.ainvoke(order.input, config))
+        return Result(output, recorder.events if recorder else None)
 
     async def _chunks_into(
         self, order: Order, items: asyncio.Queue[bytes | CallError | None]
