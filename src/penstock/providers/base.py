@@ -54,6 +54,7 @@ class FailureKind(StrEnum):
     DAY = "day"  # a daily limit: that deployment pauses until its reset
     OVERLOADED = "overloaded"  # the provider's own load (529, 503): requeued, backs off
     UNAVAILABLE = "unavailable"  # 5xx otherwise: requeued, backs off
+    TIMED_OUT = "timed_out"  # took longer than it may: not sent again, backs off
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -81,7 +82,15 @@ class StreamReader(Protocol):
 
     @property
     def failure(self) -> Failure | None:
-        """The provider's error inside a stream that began well (Anthropic ``event: error``)."""
+        """The provider's error inside a stream that began well (Anthropic ``event: error``).
+
+        Its event is not passed on, nor is what follows: the dispatcher may try again where
+        nothing was sent, and renders the error itself where something was.
+        """
+
+    @property
+    def failure_event(self) -> bytes:
+        """That error's event as it came, for a failure that is the caller's to read."""
 
     def feed(self, chunk: bytes) -> bytes:
         """Take what came, give what goes to the caller; may hold back a part of an event.
@@ -90,7 +99,11 @@ class StreamReader(Protocol):
         """
 
     def flush(self) -> bytes:
-        """What is still held back when the provider has closed."""
+        """What is still held back when the provider has closed, if it is whole.
+
+        The torn half of an event is dropped (``finished`` is false then), so that an error
+        event of ours starts on a line of its own.
+        """
 
 
 class Adapter(Protocol):

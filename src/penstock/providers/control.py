@@ -1,0 +1,112 @@
+"""The control fields that both kinds share: their rules, and what is taken out before sending.
+
+Only these fields of a body are read. Fields that other gateways obey (``api_base``,
+``base_url``, ``api_key``, ``user_config``, ``extra_headers``, ``mock_response``, …) are unknown
+fields here: they pass to the provider as opaque data and change neither the destination, nor
+the key, nor a header. Rules name the field and what it must be; a value is never repeated,
+because it may be a prompt in the wrong place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from penstock.config.model import Identifier
+from penstock.errors import InvalidRequest
+from penstock.providers.base import ParsedCall
+from penstock.providers.request import join_fields, read_field
+
+TOKENS_MAX = 10_000_000
+CHOICES_MAX = 128
+SUB_TENANT_LENGTH_MAX = 512
+
+_MODEL = msgspec.json.Decoder(Identifier)
+_FLAG = msgspec.json.Decoder(bool | None)
+_TOKENS = msgspec.json.Decoder(Annotated[int, Meta(ge=0, le=TOKENS_MAX)] | None)
+_CHOICES = msgspec.json.Decoder(Annotated[int, Meta(ge=1, le=CHOICES_MAX)] | None)
+_PRIORITY = msgspec.json.Decoder(Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)] | None)
+_SERVICE_TIER = msgspec.json.Decoder(
+    Annotated[str, Meta(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,31}\Z")] | None
+)
+_SUB_TENANT = msgspec.json.Decoder(Annotated[str, Meta(max_length=SUB_TENANT_LENGTH_MAX)] | None)
+
+OURS = ("priority", "service_tier")
+"""Fields that speak to us alone. ``service_tier`` is a price as well as a wish: until a
+deployment can be configured to allow it, no caller spends the operator's money with it."""
+
+
+def read_model(fields: Mapping[str, msgspec.Raw]) -> str:
+    """The model's name. Raises InvalidRequest: it may stand in logs and metrics afterwards."""
+    rule = (
+        "a model name: 1 to 128 letters, digits or any of . _ : / @ -, "
+        "the first a letter or digit (GET /v1/models lists those served)"
+    )
+    name: str | None = read_field(fields, "model", _MODEL, rule)
+    if name is None:
+        raise InvalidRequest(f"'model' is missing: it must be {rule}.", param="model")
+    return name
+
+
+def read_flag(fields: Mapping[str, msgspec.Raw], name: str) -> bool:
+    """A boolean; absent or null is false."""
+    return bool(read_field(fields, name, _FLAG, "true or false"))
+
+
+def read_tokens(fields: Mapping[str, msgspec.Raw], name: str) -> int | None:
+    """A number of tokens; absent or null is None."""
+    tokens: int | None = read_field(
+        fields, name, _TOKENS, f"an integer from 0 to {TOKENS_MAX} or null"
+    )
+    return tokens
+
+
+def read_choices(fields: Mapping[str, msgspec.Raw]) -> int:
+    """How many answers are wanted; absent or null is 1."""
+    rule = f"an integer from 1 to {CHOICES_MAX} or null"
+    choices: int | None = read_field(fields, "n", _CHOICES, rule)
+    return 1 if choices is None else choices
+
+
+def read_priority(fields: Mapping[str, msgspec.Raw]) -> int | None:
+    """The caller's wish for a class as a number, lower first."""
+    priority: int | None = read_field(
+        fields, "priority", _PRIORITY, "an integer of 32 bits (lower goes first) or null"
+    )
+    return priority
+
+
+def read_service_tier(fields: Mapping[str, msgspec.Raw]) -> str | None:
+    """The caller's wish for a class as a word."""
+    tier: str | None = read_field(
+        fields, "service_tier", _SERVICE_TIER, "a word such as 'default', 'flex' or 'priority'"
+    )
+    return tier
+
+
+def read_sub_tenant(fields: Mapping[str, msgspec.Raw], name: str) -> str | None:
+    """Whom the caller names as its own user; absent, null and empty are None."""
+    rule = f"a string of at most {SUB_TENANT_LENGTH_MAX} characters or null"
+    sub_tenant: str | None = read_field(fields, name, _SUB_TENANT, rule)
+    return sub_tenant or None
+
+
+def with_changes(call: ParsedCall, model: str, changed: Mapping[str, bytes]) -> bytes:
+    """The body to send: ``call.body`` itself where nothing must change.
+
+    ``changed`` are fields to set, in place where they exist, else at the end. Order and the
+    raw bytes of all other fields stay.
+    """
+    changes = dict(changed)
+    if model != call.model:
+        changes["model"] = msgspec.json.encode(model)
+    if not changes and not any(name in call.fields for name in OURS):
+        return call.body
+    fields: dict[str, bytes | msgspec.Raw] = {
+        name: raw for name, raw in call.fields.items() if name not in OURS
+    }
+    fields.update(changes)
+    return join_fields(fields)

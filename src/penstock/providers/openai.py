@@ -1,0 +1,323 @@
+"""OpenAI's wire: chat completions and embeddings, and whoever speaks the same.
+
+Charge model (OpenAI's guide on rate limits, read 2026-10): a request is charged at admission
+with the larger of its ``max_tokens`` and an estimate from its character count; failed requests
+count too; neither a refund of unused ``max_tokens`` nor an effect of cached tokens on the
+limits is documented, so both are taken as absent. ``x-ratelimit-reset-*`` is the time until a
+limit is *full* again, not until the next call fits. The 429 texts ("tokens per min (TPM)",
+"Please try again in 6ms") are from captured answers; Azure's "exceeded token rate limit …
+Please retry after 6 seconds" likewise.
+
+What others who speak this wire do differently, and what becomes of it: Groq's
+``x-ratelimit-*-requests`` are per *day* (read here as per minute: leave ``rpm`` unset there and
+set ``rpd``); Gemini wraps errors in a list and names a daily quota in ``quotaId`` (read);
+OpenRouter reports errors inside streams with the status as ``code`` (read). The per-project
+``x-ratelimit-*-project-tokens`` are not read: they would be a second limit of one name.
+
+Streams: real OpenAI adds ``"usage": null`` to every chunk and one chunk with empty ``choices``
+and the usage once ``stream_options.include_usage`` is set. Where only we asked, both are taken
+out again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from penstock import __version__
+from penstock.errors import UpstreamInvalid
+from penstock.providers import control
+from penstock.providers.base import (
+    Endpoint,
+    Failure,
+    FailureKind,
+    ParsedCall,
+    StreamReader,
+)
+from penstock.providers.failures import (
+    ErrorText,
+    classify_rate,
+    classify_status,
+    is_zero_limit,
+    read_error,
+)
+from penstock.providers.header_values import parse_amount, parse_duration
+from penstock.providers.request import join_fields, read_field, require_kind, split_fields
+from penstock.providers.sse import Event
+from penstock.providers.stream import EventReader, invalid_event
+from penstock.units import ChargeModel, LimitName, LimitReading, Usage
+
+_CONTROL = frozenset(
+    {
+        "model", "messages", "input", "stream", "stream_options", "max_tokens",
+        "max_completion_tokens", "n", "priority", "service_tier", "user", "safety_identifier",
+    }
+)  # fmt: skip
+_NO_QUOTA = frozenset(
+    {"insufficient_quota", "billing_not_active", "billing_hard_limit_reached", "access_terminated"}
+)
+_LIMIT_OF_TYPE = {"tokens": LimitName.TPM, "requests": LimitName.RPM}
+_HEADERS_OF_LIMIT = ((LimitName.RPM, "requests"), (LimitName.TPM, "tokens"))
+_STATUS_OF_TYPE = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "permission_error": 403,
+    "insufficient_quota": 429,
+    "rate_limit_error": 429,
+    "rate_limit_exceeded": 429,
+    "tokens": 429,
+    "requests": 429,
+    "overloaded_error": 503,
+}
+_COUNT = Annotated[int, Meta(ge=0, le=10**9)]
+
+
+class _StreamOptions(msgspec.Struct):
+    include_usage: bool | None = None
+
+
+class _PromptDetails(msgspec.Struct):
+    cached_tokens: _COUNT | None = None
+
+
+class _CompletionDetails(msgspec.Struct):
+    reasoning_tokens: _COUNT | None = None
+
+
+class _UsageWire(msgspec.Struct):
+    prompt_tokens: _COUNT
+    completion_tokens: _COUNT | None = None
+    prompt_tokens_details: _PromptDetails | None = None
+    completion_tokens_details: _CompletionDetails | None = None
+
+
+class _Answer(msgspec.Struct):
+    choices: list[msgspec.Raw] | None = None
+    data: list[msgspec.Raw] | None = None
+    usage: msgspec.Raw = msgspec.Raw()
+
+
+class _Chunk(msgspec.Struct):
+    choices: list[msgspec.Raw] | None = None
+    usage: msgspec.Raw = msgspec.Raw()
+    error: msgspec.Raw = msgspec.Raw()
+
+
+_STREAM_OPTIONS = msgspec.json.Decoder(_StreamOptions | None)
+_STREAM_OPTIONS_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
+_USAGE = msgspec.json.Decoder(_UsageWire)
+_ANSWER = msgspec.json.Decoder(_Answer)
+_CHUNK = msgspec.json.Decoder(_Chunk)
+
+
+class OpenAIAdapter:
+    """The kind "openai". Keeps nothing between calls."""
+
+    kind: str = "openai"
+    endpoints: frozenset[Endpoint] = frozenset({Endpoint.CHAT, Endpoint.EMBEDDINGS})
+    charge: ChargeModel = ChargeModel(output_at_admission="maximum")
+
+    def parse(self, endpoint: Endpoint, body: bytes) -> ParsedCall:
+        """Read the control fields. Raises InvalidRequest naming the field and the rule."""
+        fields = split_fields(body, _CONTROL)
+        model = control.read_model(fields)
+        sub_tenant = control.read_sub_tenant(fields, "safety_identifier")
+        user = control.read_sub_tenant(fields, "user")
+        call = ParsedCall(
+            endpoint=endpoint,
+            model=model,
+            stream=False,
+            body=body,
+            fields=fields,
+            priority=control.read_priority(fields),
+            service_tier=control.read_service_tier(fields),
+            sub_tenant=sub_tenant or user,
+        )
+        if endpoint is Endpoint.EMBEDDINGS:
+            require_kind(fields, "input", b'"[', "a string or an array")
+            return call
+        require_kind(fields, "messages", b"[", "an array of messages")
+        options: _StreamOptions | None = read_field(
+            fields,
+            "stream_options",
+            _STREAM_OPTIONS,
+            "an object whose 'include_usage' is true or false, or null",
+        )
+        return msgspec.structs.replace(
+            call,
+            stream=control.read_flag(fields, "stream"),
+            tokens_output_max=_tokens_output_max(fields),
+            choices=control.read_choices(fields),
+            include_usage=bool(options and options.include_usage),
+        )
+
+    def upstream_body(self, call: ParsedCall, model: str) -> bytes:
+        """The body to send: the same bytes where nothing must change."""
+        changed: dict[str, bytes] = {}
+        if call.endpoint is Endpoint.CHAT and call.stream and not call.include_usage:
+            changed["stream_options"] = _with_usage(call.fields)
+        return control.with_changes(call, model, changed)
+
+    def upstream_headers(
+        self,
+        headers: Mapping[str, str],  # noqa: ARG002 - the contract; this kind passes none on
+        key: str | None,
+    ) -> dict[str, str]:
+        """Headers from scratch: nothing of the caller's goes to the provider."""
+        built = {
+            "content-type": "application/json",
+            "accept": "application/json, text/event-stream",
+            "accept-encoding": "identity",
+            "user-agent": f"penstock/{__version__}",
+        }
+        if key is not None:
+            built["authorization"] = f"Bearer {key}"
+        return built
+
+    def usage(self, call: ParsedCall, body: bytes) -> Usage | None:
+        """What a whole answer reports. Raises UpstreamInvalid for an answer that is none."""
+        answer = _decode_answer(body)
+        items = answer.data if call.endpoint is Endpoint.EMBEDDINGS else answer.choices
+        if not items:
+            missing = "data" if call.endpoint is Endpoint.EMBEDDINGS else "choices"
+            raise UpstreamInvalid(f"The provider's answer has no {missing}.")
+        return _read_usage(answer.usage)
+
+    def stream_reader(self, call: ParsedCall) -> StreamReader:
+        """A reader for one streamed answer."""
+        return OpenAIStreamReader(hide_usage=not call.include_usage)
+
+    def limit_readings(
+        self,
+        headers: Mapping[str, str],
+        wall: float,  # noqa: ARG002 - the contract; this kind writes durations, not dates
+    ) -> list[LimitReading]:
+        """What ``x-ratelimit-*`` says; values of no known form are absent."""
+        readings = []
+        for limit, name in _HEADERS_OF_LIMIT:
+            reading = LimitReading(
+                limit=limit,
+                capacity=parse_amount(headers.get(f"x-ratelimit-limit-{name}")) or None,
+                remaining=parse_amount(headers.get(f"x-ratelimit-remaining-{name}")),
+                reset_seconds=parse_duration(headers.get(f"x-ratelimit-reset-{name}")),
+            )
+            if reading.capacity is not None or reading.remaining is not None:
+                readings.append(reading)
+        return readings
+
+    def classify(self, status: int, headers: Mapping[str, str], body: bytes) -> Failure:
+        """What an unsuccessful answer means. ``headers`` have lower-case names."""
+        return _classify(status, headers, read_error(body))
+
+
+class OpenAIStreamReader(EventReader):
+    """Chat chunks, up to ``data: [DONE]``."""
+
+    overhead_bytes = 400  # ids, fingerprint, obfuscation: a chunk of one token weighs 150 to 350
+
+    def __init__(self, *, hide_usage: bool) -> None:
+        super().__init__()
+        self._hide_usage = hide_usage
+
+    def _ordinary_deltas(self, ready: bytes) -> int:
+        if not (ready.startswith(b"data: {") and ready.endswith(b"}\n\n")):
+            return 0
+        events = ready.count(b"\n\n")
+        if events != ready.count(b"}\n\ndata: {") + 1 or b'"error"' in ready:
+            return 0
+        # A quote inside a text is escaped, so these quotes are those of a field's name.
+        usages = ready.count(b'"usage"')
+        return events if usages == 0 or usages == ready.count(b'"usage":null') else 0
+
+    def _read(self, event: Event) -> bool:
+        if event.data == b"[DONE]":
+            if self._deltas == 0:
+                raise UpstreamInvalid("The provider's stream ended without any choice.")
+            self._finished = True
+            return True
+        try:
+            chunk = _CHUNK.decode(event.data or b"")
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise invalid_event() from None
+        if _is_given(chunk.error):
+            error = read_error(event.data or b"")
+            self._failure = _classify(_status_in_stream(error), {}, error)
+            return False
+        usage = _read_usage(chunk.usage)
+        self._usage = usage or self._usage
+        if chunk.choices:
+            self._deltas += 1
+            return True
+        return usage is None or not self._hide_usage
+
+    def _trimmed(self, passed: bytes) -> bytes:
+        return passed.replace(b',"usage":null', b"") if self._hide_usage else passed
+
+
+def _tokens_output_max(fields: Mapping[str, msgspec.Raw]) -> int | None:
+    newer = control.read_tokens(fields, "max_completion_tokens")
+    older = control.read_tokens(fields, "max_tokens")
+    if newer is None or older is None:
+        return older if newer is None else newer
+    return max(newer, older)  # which of them counts is the provider's choice: plan for the worse
+
+
+def _with_usage(fields: Mapping[str, msgspec.Raw]) -> bytes:
+    raw = fields.get("stream_options")
+    options: dict[str, bytes | msgspec.Raw] = {}
+    if raw is not None:
+        options.update(_STREAM_OPTIONS_FIELDS.decode(raw) or {})
+    options["include_usage"] = b"true"
+    return join_fields(options)
+
+
+def _decode_answer(body: bytes) -> _Answer:
+    try:
+        if not body.isascii():
+            body.decode()
+        return _ANSWER.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise UpstreamInvalid("The provider's answer is not the JSON of its protocol.") from None
+
+
+def _is_given(raw: msgspec.Raw) -> bool:
+    return bytes(raw) not in {b"", b"null"}
+
+
+def _read_usage(raw: msgspec.Raw) -> Usage | None:
+    """A usage report; None where there is none, or one that cannot be true."""
+    if not _is_given(raw):
+        return None
+    try:
+        wire = _USAGE.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    prompt, completion = wire.prompt_tokens_details, wire.completion_tokens_details
+    cached = (prompt.cached_tokens if prompt else None) or 0
+    return Usage(
+        tokens_input=wire.prompt_tokens,
+        tokens_output=wire.completion_tokens or 0,
+        tokens_input_cached=min(cached, wire.prompt_tokens),
+        tokens_reasoning=(completion.reasoning_tokens if completion else None) or 0,
+    )
+
+
+def _status_in_stream(error: ErrorText) -> int:
+    if error.code.isdecimal() and 400 <= int(error.code) < 600:
+        return int(error.code)
+    return _STATUS_OF_TYPE.get(error.code) or _STATUS_OF_TYPE.get(error.type, 500)
+
+
+def _classify(status: int, headers: Mapping[str, str], error: ErrorText) -> Failure:
+    if error.type in _NO_QUOTA or error.code in _NO_QUOTA:
+        return Failure(FailureKind.FATAL)
+    if status != 429:
+        return classify_status(status, headers, error)
+    if is_zero_limit(error):
+        return Failure(FailureKind.FATAL)
+    if error.message.startswith("Request too large"):
+        return Failure(FailureKind.REJECTED)
+    return classify_rate(headers, error, _LIMIT_OF_TYPE.get(error.type))
