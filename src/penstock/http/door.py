@@ -52,16 +52,28 @@ class Desk:
 
 
 class Door:
-    """The ASGI app of one route."""
+    """The ASGI app of one route.
+
+    ``door`` is its name in metrics and logs. ``logged=False`` keeps answers that went well out
+    of the request log: for what is polled.
+    """
 
     def __init__(
-        self, handler: Handler, *, access: Access, shape: ErrorShape, door: str, desk: Desk
+        self,
+        handler: Handler,
+        *,
+        access: Access,
+        shape: ErrorShape,
+        door: str,
+        desk: Desk,
+        logged: bool = True,
     ) -> None:
         self.access = access
         self.door = door
         self._handler = handler
         self._shape = shape
         self._desk = desk
+        self._logged = logged
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, whatever happens in it."""
@@ -120,7 +132,8 @@ class Door:
     def _record(self, exchange: Exchange, outcome: Outcome, seconds: float) -> None:
         facts = exchange.facts
         self._desk.metrics.request(self.door, outcome, str(facts.get("class", "")), seconds)
-        if not _request_log.isEnabledFor(logging.INFO):
+        quiet = outcome is Outcome.SUCCESS and not self._logged
+        if quiet or not _request_log.isEnabledFor(logging.INFO):
             return
         line = {
             "request": exchange.request_id,
