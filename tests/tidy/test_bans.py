@@ -36,8 +36,6 @@ CLOCKS_ALLOWED = {
     "tests/integration/chains/test_supervisor.py": "deadlines of leases are on the real clock",
     "tests/integration/conftest.py": "the one place that polls what another process does",
     "tests/integration/http/test_server.py": "peers that send and read slowly are what is tested",
-    "tests/unit/providers/test_request.py": "that the time grows with the bytes is the rule",
-    "tests/unit/providers/test_sse.py": "that the time grows with the bytes is the rule",
 }
 """Test files that may read a clock or sleep, each with its reason."""
 

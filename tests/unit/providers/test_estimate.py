@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import msgspec
 import pytest
 from hypothesis import given
@@ -76,11 +74,9 @@ def test_text_behind_the_mark_of_an_image_is_counted_as_text() -> None:
         b'"data":"' * 1_000_000,
     ],
 )
+@pytest.mark.timeout(30)  # quadratic work would take minutes
 def test_the_time_is_linear_in_hostile_prompts(raw: bytes) -> None:
-    began = time.process_time()
-    tokens_of_json(raw)
-
-    assert time.process_time() - began < 3.0  # quadratic work would take hours
+    assert 0 < tokens_of_json(raw) <= len(raw) + 256 * TOKENS_PER_MEDIUM
 
 
 @pytest.mark.parametrize("factor", [0.1, 10.0])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 
 import msgspec
 import pytest
@@ -73,12 +72,10 @@ def test_what_two_readers_could_read_differently_is_refused(body: bytes, rule: s
     ],
     ids=["arrays", "objects", "keys", "one key too many", "siblings", "open"],
 )
+@pytest.mark.timeout(30)  # quadratic work would take minutes
 def test_a_bomb_is_refused_in_linear_time(body: bytes) -> None:
-    began = time.process_time()
     with pytest.raises(InvalidRequest):
         split_fields(body, CONTROL)
-
-    assert time.process_time() - began < 1.0  # a quadratic pass over 4 MB takes minutes
 
 
 def test_depth_is_counted_exactly_and_brackets_in_texts_are_none() -> None:
