@@ -58,7 +58,7 @@ def routes(desk: Desk, snapshot: Callable[[], LiveSnapshot]) -> list[Route]:
 
 
 def _file(name: str, content_type: str) -> Handler:
-    content = resources.files(__package__).joinpath("static", name).read_bytes()
+    content = resources.files("penstock.dashboard").joinpath("static", name).read_bytes()
 
     async def serve(exchange: Exchange) -> Outcome:
         exchange.response_headers |= {

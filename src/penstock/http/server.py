@@ -228,7 +228,6 @@ class GuardedHttpToolsProtocol(HttpToolsProtocol):
         """Answer in one go, read no more, and close once the caller had time to see it."""
         self._refused_since = self.loop.time()
         cycle: RequestResponseCycle | None = self.cycle
-        self.pipeline.clear()
         if cycle is not None and cycle.response_complete:
             cycle = None
         if cycle is not None and (cycle.response_started or not cycle.more_body):

@@ -10,6 +10,8 @@ import socket
 
 import pytest
 
+from penstock.http.server import LINGER_SECONDS
+
 HEAD = b"POST / HTTP/1.1\r\nhost: localhost\r\n"
 GET = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n"
 
@@ -122,6 +124,16 @@ def test_a_refused_request_is_never_followed_by_an_answer_to_what_came_behind_it
         async with serving() as service:
             both = b"content-length: 3\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"
             assert statuses(await service.talk(HEAD + both + GET + GET)) == [400]
+
+    run(scenario())
+
+
+def test_a_refused_caller_sees_the_end_of_its_answer_at_once(run, serving) -> None:
+    """Our side is closed for writing, while what still comes is thrown away."""
+
+    async def scenario() -> None:
+        async with serving() as service, asyncio.timeout(LINGER_SECONDS / 2):
+            assert statuses(await service.talk(b"rubbish\r\n\r\n")) == [400]
 
     run(scenario())
 
@@ -331,7 +343,7 @@ def test_an_early_answer_lets_the_caller_finish_within_bounds(run, serving) -> N
 
 def test_a_body_that_goes_on_and_on_after_its_refusal_is_cut(run, serving) -> None:
     async def scenario() -> None:
-        async with serving(body_bytes_max=1000, header_timeout_seconds=0.4) as service:
+        async with serving(body_bytes_max=1000) as service:
             reader, writer = await service.connect()
             writer.write(HEAD + b"content-length: 100000\r\n\r\n")
             assert b" 413 " in await reader.readuntil(b"\r\n\r\n")

@@ -92,3 +92,12 @@ def test_one_inside_the_other_both_end() -> None:
         assert asyncio.current_task().cancelling() == 0
 
     asyncio.run(scenario())
+
+
+def test_nothing_watches_for_a_hang_up_once_the_work_is_done() -> None:
+    async def scenario() -> None:
+        assert await while_connected(Caller().exchange(), asyncio.sleep(0, "done")) == "done"
+        await asyncio.sleep(0)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(scenario())
