@@ -27,7 +27,7 @@ from penstock.config.defaults import sandbox_providers, with_sandbox_port
 from penstock.config.load import Loaded
 from penstock.config.model import Config
 from penstock.dashboard.gather import live_snapshot
-from penstock.dashboard.routes import dashboard_routes
+from penstock.dashboard.page import routes as dashboard_routes
 from penstock.dashboard.snapshot import LiveSnapshot, WorkerView
 from penstock.dispatch.calls import Calls
 from penstock.dispatch.dispatcher import Dispatcher
@@ -206,7 +206,14 @@ class Service:
     def _routes(self) -> list[Route]:
         def public(path: str, handler: Handler) -> Route:
             shape = ErrorShape.PROBLEM
-            door = Door(handler, access=Access.PUBLIC, shape=shape, door="status", desk=self._desk)
+            door = Door(
+                handler,
+                access=Access.PUBLIC,
+                shape=shape,
+                door="status",
+                desk=self._desk,
+                logged=False,
+            )
             return Route(path, door, methods=["GET"])
 
         def chains(path: str, handler: Handler, *methods: str) -> Route:

@@ -36,8 +36,7 @@ class Running:
         first = self.process.stdout.readline().decode()
         found = re.search(r"http://[\d.]+:\d+", first)
         if found is None:
-            self.process.kill()
-            self.process.wait()
+            self.stop(signal.SIGKILL)
             pytest.fail(f"penstock {arguments} did not start: {first!r} {log.read_text()}")
         self.url = found[0]
 

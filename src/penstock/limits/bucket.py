@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections import deque
 
-from penstock.limits.replay import Send, remaining_interval
+from penstock.limits.replay import ONE_WAY_SECONDS_MAX, Send, remaining_interval
 from penstock.units import LimitReading
 
 CAPACITY_SECONDS_UNKNOWN = 5.0
@@ -78,8 +78,14 @@ class Bucket:
             self._updated_at = now
 
     def take(self, amount: float, now: float) -> None:
-        """Reserve ``amount``; a negative amount gives back, up to the capacity."""
+        """Reserve ``amount``; a negative amount gives back, up to the capacity.
+
+        A full bucket begins to refill only when the provider has seen the request, so ours
+        begins when it must have: else the next grants would be early by the jitter of the way.
+        """
         self.advance(now)
+        if amount > 0 and self.level >= self.capacity:
+            self._updated_at = max(self._updated_at, now + ONE_WAY_SECONDS_MAX)
         self.level = min(self.capacity, self.level - amount)
         self._sends.append(Send(now, amount))
 
@@ -93,7 +99,7 @@ class Bucket:
         missing = need - self.level
         if missing <= ROUNDING * max(1.0, self.capacity):
             return max(now, self.paused_until)
-        return max(now + missing / self.rate, self.paused_until)
+        return max(max(now, self._updated_at) + missing / self.rate, self.paused_until)
 
     def fits_ever(self, amount: float) -> bool:
         """Whether any waiting can make ``amount`` fit."""

@@ -18,9 +18,7 @@ TOOL = {
 
 @pytest.fixture
 def openai_client(service):
-    with openai.OpenAI(
-        api_key="dev", base_url=f"{service.url}/openai/v1", max_retries=0
-    ) as client:
+    with openai.OpenAI(api_key="dev", base_url=f"{service.url}/openai/v1", max_retries=0) as client:
         yield client
 
 

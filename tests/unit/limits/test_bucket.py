@@ -5,11 +5,16 @@ from __future__ import annotations
 import pytest
 
 from penstock.limits.bucket import Bucket
+from penstock.limits.replay import ONE_WAY_SECONDS_MAX
 from penstock.units import LimitName, LimitReading
 
 
 def bucket(per_minute: float = 60, burst_seconds: float | None = 10) -> Bucket:
     return Bucket(per_minute, 60.0, burst_seconds, 0.0)
+
+
+WAY = ONE_WAY_SECONDS_MAX
+"""A full bucket begins to refill when the provider must have seen the request."""
 
 
 def reading(remaining: float | None = None, capacity: float | None = None) -> LimitReading:
@@ -19,8 +24,8 @@ def reading(remaining: float | None = None, capacity: float | None = None) -> Li
 def test_it_refills_continuously_up_to_its_capacity():
     one = bucket()
     one.take(10, 0.0)
-    assert one.ready_at(1, 0.0, 0.0) == pytest.approx(1.0)
-    one.advance(5.0)
+    assert one.ready_at(1, 0.0, 0.0) == pytest.approx(1.0 + WAY)
+    one.advance(5.0 + WAY)
     assert one.level == pytest.approx(5.0)
     one.advance(100.0)
     assert one.level == pytest.approx(10.0)
@@ -31,16 +36,16 @@ def test_a_clock_that_steps_back_changes_nothing():
     one.take(5, 10.0)
     one.advance(2.0)
     assert one.level == 5.0
-    one.advance(11.0)
+    one.advance(11.0 + WAY)
     assert one.level == pytest.approx(6.0)
 
 
 def test_what_exceeds_the_capacity_waits_for_a_full_bucket_and_leaves_a_debt():
     one = bucket()
     one.take(4, 0.0)
-    assert one.ready_at(30, 0.0, 0.0) == pytest.approx(4.0)
-    one.take(30, 4.0)
-    assert one.ready_at(1, 0.0, 4.0) == pytest.approx(25.0)
+    assert one.ready_at(30, 0.0, 0.0) == pytest.approx(4.0 + WAY)
+    one.take(30, 4.0 + WAY)
+    assert one.ready_at(1, 0.0, 4.0 + WAY) == pytest.approx(25.0 + 2 * WAY)
 
 
 def test_an_unknown_capacity_starts_small_and_grows_to_what_the_provider_shows():

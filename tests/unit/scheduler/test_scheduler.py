@@ -144,7 +144,7 @@ def test_a_large_head_is_not_starved_by_small_units_behind_it(world_type):
         world.submit(*[world.unit("batch", tenant="small", tokens=50) for _ in range(4)])
     world.run(until=101)
 
-    assert world.wait_seconds(large) == pytest.approx(50.0, abs=0.1)
+    assert world.wait_seconds(large) == pytest.approx(50.0, abs=0.2)
 
 
 def test_a_unit_passes_a_blocked_one_where_it_does_not_delay_it():
@@ -267,7 +267,7 @@ def test_a_reload_keeps_what_waits_and_what_was_used(world_type):
     world.submit(*[world.unit("interactive") for _ in range(5)])
     world.tick(Replanned(world_type.plan(rpm=600, burst_seconds=2)))
     assert len(world.grants) == 2, "a higher limit does not fill the bucket at once"
-    world.run(until=0.31)
+    world.run(until=0.41)
     assert len(world.grants) == 5
 
     gone = Replanned(Plan(world_type.CLASSES, (DeploymentPlan("two", ("other",)),)))
