@@ -112,7 +112,6 @@ def _reload(service: Service, reloads: set[asyncio.Task[bool]]) -> None:
 
 
 def _say_what_runs(service: Service, loaded: Loaded) -> None:
-    from penstock.dispatch.planning import public_models  # noqa: PLC0415 - as above
 
     config = service.config
     host = f"[{config.server.host}]" if ":" in config.server.host else config.server.host
