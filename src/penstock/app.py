@@ -100,7 +100,6 @@ class Service:
         config = self.config
         self._metrics = Metrics()
         self._metrics.build(__version__)
-        self._metrics.know(_names(config))
         self._key_store = KeyStore(Path(config.store.path))
         self._desk = Desk(self._authenticator(), config.server, self._metrics)
         self._upstream = Upstream()
@@ -174,7 +173,6 @@ class Service:
 
     def _adopt(self, config: Config) -> None:
         """Let every part go on with another configuration."""
-        self._metrics.know(_names(config))
         self._desk.authenticator = self._authenticator()
         self._desk.server = config.server
         self._desk.hosts = HostRule(config.server.host, config.server.allowed_hosts)
@@ -190,6 +188,8 @@ class Service:
         principals = dict(_principals(self._loaded, stored))
         workers = Principal(WORKERS_KEY_ID, WORKERS_TENANT, "standard", "standard", internal=True)
         principals[digest(self._workers_key, stored.pepper)] = workers
+        tenants = {principal.tenant for principal in principals.values()}
+        self._metrics.know(_names(self.config) | tenants)
         return Authenticator(principals, stored.pepper)
 
     def _worker_spec(self, config: Config) -> WorkerSpec:

@@ -131,7 +131,14 @@ class Door:
 
     def _record(self, exchange: Exchange, outcome: Outcome, seconds: float) -> None:
         facts = exchange.facts
-        self._desk.metrics.request(self.door, outcome, str(facts.get("class", "")), seconds)
+        self._desk.metrics.request(
+            self.door,
+            outcome,
+            seconds,
+            class_name=str(facts.get("class", "")),
+            tenant=str(facts.get("tenant", "")),
+            chain=str(facts.get("chain", "")),
+        )
         quiet = outcome is Outcome.SUCCESS and not self._logged
         if quiet or not _request_log.isEnabledFor(logging.INFO):
             return

@@ -42,8 +42,8 @@ class Metrics:
         registry = self.registry
         self._requests = Counter(
             "penstock_requests",
-            "Requests answered, by door, outcome and class.",
-            ["door", "outcome", "class"],
+            "Requests answered, by door, outcome, class, tenant and chain.",
+            ["door", "outcome", "class", "tenant", "chain"],
             registry=registry,
         )
         self._request_seconds = Histogram(
@@ -71,12 +71,6 @@ class Metrics:
             "Time from a grant to the first byte of the provider's answer, by deployment.",
             ["deployment"],
             buckets=_TIME_BUCKETS,
-            registry=registry,
-        )
-        self._runs = Counter(
-            "penstock_runs",
-            "Runs of chains that ended, by chain and outcome.",
-            ["chain", "outcome"],
             registry=registry,
         )
 
@@ -140,22 +134,26 @@ class Metrics:
         )
 
     def know(self, names: Iterable[str]) -> None:
-        """The names of the configuration (classes, models, deployments, chains), all of them."""
+        """All names of the configuration: classes, models, deployments, chains, tenants."""
         self._known = frozenset(names)
 
     def _name(self, value: str) -> str:
         return value if value in self._known else OTHER
 
-    def request(self, door: str, outcome: Outcome, class_name: str, seconds: float) -> None:
-        """One request ended. ``class_name`` is empty where the door has no classes."""
-        key = (door, outcome, self._name(class_name) if class_name else "")
-        series = self._request_series.get(key)
-        if series is None:  # looking labels up costs as much as the rest of a request's metrics
-            count = self._requests.labels(door, outcome.value, key[2])
-            series = (count, self._request_seconds.labels(door))
-            self._request_series[key] = series
-        series[0].inc()
-        series[1].observe(seconds)
+    def request(
+        self,
+        door: str,
+        outcome: Outcome,
+        seconds: float,
+        *,
+        class_name: str = "",
+        tenant: str = "",
+        chain: str = "",
+    ) -> None:
+        """One request ended. What it does not have stays empty."""
+        names = (self._name(name) if name else "" for name in (class_name, tenant, chain))
+        self._requests.labels(door, outcome.value, *names).inc()
+        self._request_seconds.labels(door).observe(seconds)
 
     def units_waiting(self, class_name: str, model: str, count: int) -> None:
         """So many units wait now."""
@@ -194,10 +192,6 @@ class Metrics:
         name = self._name(deployment)
         self._limit_level.labels(name, limit.value).set(level)
         self._limit_capacity.labels(name, limit.value).set(capacity)
-
-    def run(self, chain: str, outcome: Outcome) -> None:
-        """One run of a chain ended."""
-        self._runs.labels(self._name(chain), outcome.value).inc()
 
     def workers_alive(self, count: int) -> None:
         """So many chain workers answer now."""

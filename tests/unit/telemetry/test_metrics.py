@@ -24,14 +24,13 @@ def samples(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], f
 
 
 def everything(metrics: Metrics, name: str) -> None:
-    metrics.request("gateway", Outcome.SUCCESS, name, 0.1)
+    metrics.request("gateway", Outcome.SUCCESS, 0.1, class_name=name, tenant=name, chain=name)
     metrics.units_waiting(name, name, 3)
     metrics.unit_waited(name, 0.2)
     metrics.first_byte(name, 0.3)
     metrics.upstream_answer(name, 200)
     metrics.tokens(name, Usage(10, 20, 5, 1))
     metrics.limit(name, LimitName.RPM, level=1, capacity=2)
-    metrics.run(name, Outcome.SUCCESS)
 
 
 @given(st.lists(st.text(max_size=30), max_size=30))
@@ -49,9 +48,9 @@ def test_names_from_outside_the_configuration_make_no_series(names: list[str]) -
 
 def test_what_is_counted_is_what_is_exposed() -> None:
     metrics = Metrics()
-    metrics.know(["batch", "gpt", "main"])
-    metrics.request("gateway", Outcome.SUCCESS, "batch", 0.5)
-    metrics.request("gateway", Outcome.SUCCESS, "batch", 0.5)
+    metrics.know(["batch", "gpt", "main", "web"])
+    for _ in range(2):
+        metrics.request("gateway", Outcome.SUCCESS, 0.5, class_name="batch", tenant="web")
     metrics.upstream_answer("main", 429)
     metrics.upstream_answer("main", None)
     metrics.tokens("main", Usage(100, 20, 30, 0))
@@ -62,8 +61,8 @@ def test_what_is_counted_is_what_is_exposed() -> None:
     def value(name: str, **labels: str) -> float:
         return got[name, tuple(sorted(labels.items()))]
 
-    request = {"door": "gateway", "outcome": "success", "class": "batch"}
-    assert value("penstock_requests_total", **request) == 2
+    request = {"door": "gateway", "outcome": "success", "class": "batch", "tenant": "web"}
+    assert value("penstock_requests_total", chain="", **request) == 2
     assert value("penstock_request_seconds_sum", door="gateway") == 1.0
     assert value("penstock_upstream_429_total", deployment="main") == 1
     assert value("penstock_upstream_answers_total", deployment="main", status_class="4xx") == 1
@@ -76,7 +75,7 @@ def test_what_is_counted_is_what_is_exposed() -> None:
 
 def test_two_services_in_one_process_count_apart() -> None:
     one, two = Metrics(), Metrics()
-    one.request("gateway", Outcome.SUCCESS, "", 0.1)
+    one.request("gateway", Outcome.SUCCESS, 0.1)
     assert not [key for key in samples(two) if key[0] == "penstock_requests_total"]
 
 
