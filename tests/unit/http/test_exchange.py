@@ -95,8 +95,12 @@ def test_one_inside_the_other_both_end() -> None:
 
 
 def test_nothing_watches_for_a_hang_up_once_the_work_is_done() -> None:
+    async def work() -> str:
+        await asyncio.sleep(0)
+        return "done"
+
     async def scenario() -> None:
-        assert await while_connected(Caller().exchange(), asyncio.sleep(0, "done")) == "done"
+        assert await while_connected(Caller().exchange(), work()) == "done"
         await asyncio.sleep(0)
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
