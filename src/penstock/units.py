@@ -108,7 +108,10 @@ class Unit(msgspec.Struct, frozen=True):
 
 
 class Grant(msgspec.Struct, frozen=True):
-    """Permission to send one unit now, to one deployment; carries its reservation."""
+    """Permission to send one unit now, to one deployment; carries its reservation.
+
+    ``causes`` says what it waited for, in seconds that add up to ``wait_seconds``.
+    """
 
     unit_id: str
     deployment: str
@@ -116,6 +119,7 @@ class Grant(msgspec.Struct, frozen=True):
     granted_at: float
     wait_seconds: float
     attempt: int
+    causes: dict[str, float] = {}
 
 
 class LimitReading(msgspec.Struct, frozen=True):

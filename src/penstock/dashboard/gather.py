@@ -15,7 +15,7 @@ from penstock.dashboard.snapshot import (
 )
 from penstock.dispatch.dispatcher import Dispatcher
 from penstock.dispatch.recent import WINDOW_SECONDS
-from penstock.scheduler.domain import Deployment
+from penstock.scheduler.deployment import Deployment
 from penstock.scheduler.plan import ClassPlan
 from penstock.scheduler.waiting import Waiting
 from penstock.units import LimitName

@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections import deque
 
+from penstock.limits.plateau import Plateau
 from penstock.limits.replay import ONE_WAY_SECONDS_MAX, Send, remaining_interval
 from penstock.units import LimitReading
 
@@ -29,6 +30,25 @@ ROUNDING = 1e-9
 """What floating point may lose on the way; without it a wake-up could come a hair too early,
 for ever."""
 
+SLACK_SHARE = 0.1
+SLACK_SECONDS = 0.25
+"""Below the top of a bucket, so that no refill is lost between a wake-up and its sends."""
+
+ROOM_SHARE = 0.3
+SHRINK = 0.7
+"""A 429 while our books say that more than this share is there takes the capacity down."""
+
+CAPACITY_SECONDS_MIN = 0.5
+
+SEEN_SHARE = 0.8
+"""A reading above this share of the capacity shows that the bucket is as large as believed."""
+
+PLATEAU_SECONDS_MAX = 30.0
+"""Readings farther apart than this are not compared."""
+
+PROBE_SECONDS = 2.0
+"""While less urgent work waits for a level that nobody has seen, one unit asks this often."""
+
 SENDS_MAX = 4_096
 """Sends that are kept for replay; older ones are before any answer still under way."""
 
@@ -38,38 +58,52 @@ class Bucket:
 
     ``capacity_ceiling`` is the largest capacity that the provider can have: one whole period
     of the limit. A unit above it can never be sent; one between ``capacity`` and it is sent
-    when the bucket is full, and leaves a debt.
+    when the bucket is full, and leaves a debt. ``reserve_share`` is how much of the capacity
+    may be kept free for more urgent classes: all of it, where that costs nothing.
     """
 
     __slots__ = (
+        "_is_seen",
         "_observed_at",
+        "_observed_remaining",
         "_observed_sent_at",
+        "_plateau",
+        "_probed_at",
         "_sends",
         "_updated_at",
         "capacity",
         "capacity_ceiling",
-        "capacity_is_learnt",
         "level",
         "paused_until",
         "rate",
+        "reserve_share",
         "source",
     )
 
     def __init__(
-        self, per_period: float, period_seconds: float, burst_seconds: float | None, now: float
+        self,
+        per_period: float,
+        period_seconds: float,
+        burst_seconds: float | None,
+        now: float,
+        reserve_share: float = 1.0,
     ) -> None:
         self.rate = per_period / period_seconds
         self.capacity_ceiling = per_period
-        self.capacity_is_learnt = burst_seconds is None
         # A single request must fit, whatever the limit: below that nothing would ever move.
         self.capacity = max(1.0, self.rate * (burst_seconds or CAPACITY_SECONDS_UNKNOWN))
         self.level = self.capacity
         self.paused_until = -math.inf
+        self.reserve_share = reserve_share
         self.source = "configured"
         self._updated_at = now
         self._sends: deque[Send] = deque(maxlen=SENDS_MAX)
         self._observed_at = -math.inf
         self._observed_sent_at = -math.inf
+        self._observed_remaining = 0.0
+        self._probed_at = now
+        self._is_seen = False
+        self._plateau = Plateau()
 
     def advance(self, now: float) -> None:
         """Refill up to ``now``."""
@@ -88,43 +122,74 @@ class Bucket:
             self._updated_at = max(self._updated_at, now + ONE_WAY_SECONDS_MAX)
         self.level = min(self.capacity, self.level - amount)
         self._sends.append(Send(now, amount))
+        if amount > 0:
+            self._probed_at = now
 
-    def ready_at(self, amount: float, floor: float, now: float) -> float:
-        """The earliest time at which ``amount`` may be taken and ``floor`` be left.
+    def ready_at(self, amount: float, reserve: float, now: float) -> float:
+        """The earliest time at which a class that leaves ``reserve`` (0 to 1) may take ``amount``.
 
         What exceeds the capacity is asked of a full bucket: the rest becomes a debt.
         """
         self.advance(now)
-        need = min(amount + floor, self.capacity)
-        missing = need - self.level
-        if missing <= ROUNDING * max(1.0, self.capacity):
-            return max(now, self.paused_until)
-        return max(max(now, self._updated_at) + missing / self.rate, self.paused_until)
+        capacity = self.capacity
+        need = amount
+        if reserve:
+            need += self.floor(amount, reserve)
+        missing = (min(capacity, need)) - self.level
+        if missing <= ROUNDING * capacity or missing <= ROUNDING:
+            return max(self.paused_until, now)
+        ready_at = max(now, self._updated_at) + missing / self.rate
+        if reserve and need > amount:
+            ready_at = min(ready_at, self._probe_at(amount, now))
+        return max(self.paused_until, ready_at)
+
+    def _probe_at(self, amount: float, now: float) -> float:
+        """When one unit may go below its floor, to see how large the bucket really is.
+
+        Without it, work that waits for a bucket larger than the provider's would wait for ever
+        where nothing else is sent that could show it. Never where the provider shows nothing,
+        or has shown a full bucket.
+        """
+        if self._is_seen or self._observed_at == -math.inf:
+            return math.inf
+        asked_at = max(self._observed_at, self._probed_at) + PROBE_SECONDS
+        return max(now, asked_at, now + (amount - self.level) / self.rate)
+
+    def floor(self, amount: float, reserve: float) -> float:
+        """What a class with this reserve leaves in the bucket after taking ``amount``."""
+        slack = max(SLACK_SHARE * self.capacity, SLACK_SECONDS * self.rate)
+        free = self.capacity - slack - amount
+        return reserve * self.reserve_share * free if free > 0 else 0.0
+
+    def level_at(self, then: float, now: float) -> float:
+        """The level at a later time, if nothing is taken."""
+        return min(self.capacity, self.level + self.rate * (then - now))
 
     def fits_ever(self, amount: float) -> bool:
         """Whether any waiting can make ``amount`` fit."""
         return amount <= max(self.capacity, self.capacity_ceiling)
 
     def pause(self, until: float, now: float) -> None:
-        """The provider says that this limit is exhausted: nothing is here, until then."""
+        """The provider says that this limit is exhausted: nothing is here, until then.
+
+        Where our books said that there was room, the bucket is smaller than believed.
+        """
         self.advance(now)
+        if self.level > ROOM_SHARE * self.capacity:
+            self._shrink(self.capacity * SHRINK)
         self.level = min(self.level, 0.0)
         self.paused_until = max(self.paused_until, until)
 
     def replan(self, per_period: float, period_seconds: float, burst_seconds: float | None) -> None:
         """Take over changed configuration, keeping what has been used and learnt."""
+        capacity_seconds = burst_seconds or self.capacity / self.rate
         self.rate = per_period / period_seconds
         self.capacity_ceiling = per_period
-        self.source = "configured"
-        if burst_seconds is not None:
-            self.capacity_is_learnt = False
-            self.capacity = max(1.0, self.rate * burst_seconds)
-        else:
-            floor = self.rate * CAPACITY_SECONDS_UNKNOWN
-            learnt = self.capacity if self.capacity_is_learnt else 0.0
-            self.capacity_is_learnt = True
-            self.capacity = max(1.0, floor, min(learnt, per_period))
+        self.capacity = max(1.0, min(per_period, self.rate * capacity_seconds))
         self.level = min(self.level, self.capacity)
+        self.source = "configured"
+        self._is_seen = False
+        self._plateau.forget()
 
     def observe(
         self, reading: LimitReading, period_seconds: float, *, sent_at: float, now: float
@@ -133,7 +198,8 @@ class Bucket:
 
         A lower limit than ours is adopted; a higher one is the operator's choice to leave
         unused. The level is moved into the interval that the reading allows: down always, up
-        only where the provider keeps the same limit as we do.
+        only where the provider keeps the same limit as we do. So is the capacity: up to the
+        largest ``remaining``, down to the level at which growth ends (``plateau``).
         """
         self.advance(now)
         capacity, remaining = reading.capacity, reading.remaining
@@ -147,11 +213,49 @@ class Bucket:
         is_same_limit = capacity is None or capacity <= per_period * 1.001
         if remaining is None or self._is_stale(sent_at, now):
             return
-        self._observed_at, self._observed_sent_at = now, sent_at
-        if self.capacity_is_learnt and is_same_limit and remaining > self.capacity:
+        if is_same_limit and remaining > self.capacity:
             self.level += remaining - self.capacity
-            self.capacity = min(remaining, self.capacity_ceiling)
-        lowest, highest = remaining_interval(
+            self.capacity = min(remaining, max(self.capacity_ceiling, self.capacity))
+            self._plateau.forget()
+        self._watch_plateau(reading, remaining, sent_at)
+        self._is_seen |= remaining > SEEN_SHARE * self.capacity
+        self._observed_at, self._observed_sent_at = now, sent_at
+        self._observed_remaining = remaining
+        lowest, highest = self._interval(reading, remaining, sent_at, now)
+        self.level = min(self.level, highest)
+        if is_same_limit:
+            self.level = min(self.capacity, max(self.level, lowest))
+
+    def _watch_plateau(self, reading: LimitReading, remaining: float, sent_at: float) -> None:
+        """Compare with what the last reading predicts for this one."""
+        seconds = sent_at - self._observed_sent_at
+        if not 0 < seconds < PLATEAU_SECONDS_MAX:
+            return
+        predicted, _ = self._interval(
+            reading, self._observed_remaining, self._observed_sent_at, sent_at
+        )
+        own = next((send.amount for send in reversed(self._sends) if send.at == sent_at), 0.0)
+        capacity = self._plateau.watch(
+            predicted_growth=self.rate * seconds,
+            missing=predicted - remaining,
+            level=remaining + own,
+            rate=self.rate,
+        )
+        if capacity is not None:
+            self._shrink(capacity)
+
+    def _shrink(self, capacity: float) -> None:
+        """Believe in a smaller bucket, though never in one too small to work with."""
+        smallest = max(1.0, self.rate * CAPACITY_SECONDS_MIN)
+        self.capacity = max(min(smallest, self.capacity), min(self.capacity, capacity))
+        self.level = min(self.level, self.capacity)
+        self._is_seen = False
+        self._plateau.forget()
+
+    def _interval(
+        self, reading: LimitReading, remaining: float, sent_at: float, now: float
+    ) -> tuple[float, float]:
+        return remaining_interval(
             remaining,
             rounding=reading.rounding,
             rate=self.rate,
@@ -160,9 +264,6 @@ class Bucket:
             sent_at=sent_at,
             now=now,
         )
-        self.level = min(self.level, highest)
-        if is_same_limit:
-            self.level = min(self.capacity, max(self.level, lowest))
 
     def _is_stale(self, sent_at: float, now: float) -> bool:
         """Whether a reading is older than the last one used, or says the same again."""

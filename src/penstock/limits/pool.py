@@ -7,34 +7,43 @@ A reservation takes from every limit or from none. What the provider adds to the
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import msgspec
 
 from penstock.limits.bucket import Bucket, Slots
+from penstock.limits.window import FixedWindow, RollingWindow
 from penstock.units import PERIOD_SECONDS, Amounts, LimitName, LimitReading
 
-RESERVABLE = frozenset({LimitName.RPM, LimitName.TPM, LimitName.ITPM, LimitName.OTPM})
-"""Limits on which a share may be kept free for more urgent classes at no loss.
+RESERVE_SHARES = {
+    LimitName.RPM: 1.0,
+    LimitName.TPM: 1.0,
+    LimitName.ITPM: 1.0,
+    LimitName.OTPM: 0.3,
+    LimitName.RPD: 0.0,
+}
+"""How much of a limit may be kept free for more urgent classes at no loss.
 
-On a bucket that refills by the minute a reserve costs one bucket, once. A day's quota that
-is kept back is lost at midnight, and a slot that is kept back is idle.
+On what refills by the minute a reserve costs one bucket, once. A day's quota that is kept back
+is lost at midnight. Output tokens are taken while they are produced, not at once, so a part of
+the bucket is enough.
 """
 
-SLACK_SHARE = 0.1
-SLACK_SECONDS = 0.25
-"""Below the top of a bucket, so that no refill is lost between a wake-up and its sends."""
-
-OUTPUT_RESERVE_SHARE = 0.3
-"""The reserve on output tokens is soft: they are taken while they are produced, not at once."""
+Limit: TypeAlias = Bucket | FixedWindow
 
 
 class LimitsPlan(msgspec.Struct, frozen=True):
-    """The limits of one deployment as configured; None where nothing is known."""
+    """The limits of one deployment as configured; None where nothing is known.
+
+    ``algorithm`` is how the provider counts a minute; ``request_window_seconds`` that it holds
+    requests to their share of every so many seconds, too.
+    """
 
     rates: dict[LimitName, float] = {}
     concurrency: int | None = None
     burst_seconds: float | None = None
+    algorithm: Literal["bucket", "window"] = "bucket"
+    request_window_seconds: float | None = None
 
 
 class Fit(NamedTuple):
@@ -52,26 +61,31 @@ class Held(NamedTuple):
 
 
 class Pool:
-    """The buckets and slots of one deployment."""
+    """The buckets, windows and slots of one deployment, or of several that share them."""
 
-    __slots__ = ("buckets", "slots")
+    __slots__ = ("buckets", "plan", "rolling", "slots")
 
     def __init__(self, plan: LimitsPlan, now: float) -> None:
-        self.buckets = {
-            limit: Bucket(rate, PERIOD_SECONDS[limit], _burst_seconds(limit, plan), now)
-            for limit, rate in plan.rates.items()
+        self.plan = plan
+        self.buckets: dict[LimitName, Limit] = {
+            limit: _limit(limit, rate, plan, now) for limit, rate in plan.rates.items()
         }
         self.slots = None if plan.concurrency is None else Slots(plan.concurrency)
+        self.rolling = _rolling(plan)
 
     def replan(self, plan: LimitsPlan, now: float) -> None:
         """Take over changed configuration, keeping levels and what was learnt."""
+        if plan == self.plan:
+            return
+        same_algorithm = plan.algorithm == self.plan.algorithm
+        self.plan = plan
         for limit, rate in plan.rates.items():
-            burst_seconds = _burst_seconds(limit, plan)
-            if limit in self.buckets:
+            if limit in self.buckets and same_algorithm:
                 self.buckets[limit].advance(now)
+                burst_seconds = _burst_seconds(limit, plan)
                 self.buckets[limit].replan(rate, PERIOD_SECONDS[limit], burst_seconds)
             else:
-                self.buckets[limit] = Bucket(rate, PERIOD_SECONDS[limit], burst_seconds, now)
+                self.buckets[limit] = _limit(limit, rate, plan, now)
         for limit in self.buckets.keys() - plan.rates.keys():
             if self.buckets[limit].source == "configured":
                 del self.buckets[limit]
@@ -79,6 +93,7 @@ class Pool:
         self.slots = None if plan.concurrency is None else Slots(plan.concurrency)
         if self.slots:
             self.slots.in_use = in_use
+        self.rolling = _rolling(plan)
 
     def too_large(self, amounts: Amounts) -> LimitName | None:
         """The limit that can never hold these amounts, if there is one."""
@@ -98,6 +113,14 @@ class Pool:
             return max(costs)
         return 1.0 / self.slots.capacity if self.slots else 0.0
 
+    def burst_seconds(self, now: float) -> float:
+        """Work, in dominant seconds, that could be taken at once."""
+        seconds = math.inf
+        for bucket in self.buckets.values():
+            bucket.advance(now)
+            seconds = min(seconds, max(0.0, bucket.level) / bucket.rate)
+        return seconds
+
     def fit(self, amounts: Amounts, reserve: float, now: float) -> Fit:
         """When these amounts may be taken by a class that leaves ``reserve`` (0 to 1) free.
 
@@ -105,12 +128,16 @@ class Pool:
         """
         ready_at, limit = now, None
         for name, bucket in self.buckets.items():
-            amount = amounts.get(name, 0.0)
+            amount = amounts.get(name)
             if not amount:
                 continue
-            bucket_ready_at = bucket.ready_at(amount, self._floor(name, amount, reserve), now)
+            bucket_ready_at = bucket.ready_at(amount, reserve, now)
             if bucket_ready_at > ready_at:
                 ready_at, limit = bucket_ready_at, name
+        if self.rolling is not None:
+            rolling_ready_at = self.rolling.ready_at(now)
+            if rolling_ready_at > ready_at:
+                ready_at, limit = rolling_ready_at, LimitName.RPM
         slots = self.slots
         if slots is not None and slots.level < amounts.get(LimitName.CONCURRENCY, 0.0):
             return Fit(math.inf, LimitName.CONCURRENCY)
@@ -125,7 +152,7 @@ class Pool:
             amount = amounts.get(name, 0.0)
             if not amount:
                 continue
-            level_then = min(bucket.capacity, bucket.level + bucket.rate * (until - now) - amount)
+            level_then = bucket.level_at(until, now) - amount
             if level_then < min(held.amounts.get(name, 0.0), bucket.capacity):
                 return False
         slots = self.slots
@@ -148,6 +175,8 @@ class Pool:
         """Take the amounts from every limit."""
         for name, bucket in self.buckets.items():
             bucket.take(amounts.get(name, 0.0), now)
+        if self.rolling is not None:
+            self.rolling.take(now)
         if self.slots is not None:
             self.slots.in_use += amounts.get(LimitName.CONCURRENCY, 0.0)
 
@@ -169,7 +198,7 @@ class Pool:
         if bucket is None:
             if reading.capacity is None or reading.capacity <= 0:
                 return
-            bucket = Bucket(reading.capacity, period_seconds, None, now)
+            bucket = _limit(reading.limit, reading.capacity, self.plan, now)
             bucket.source = "header"
             self.buckets[reading.limit] = bucket
         bucket.observe(reading, period_seconds, sent_at=sent_at, now=now)
@@ -184,17 +213,24 @@ class Pool:
 
     def reserve_of(self, name: LimitName) -> float:
         """What the least urgent class leaves of a limit, for a unit that takes next to nothing."""
-        return self._floor(name, 0.0, 1.0)
+        return self.buckets[name].floor(0.0, 1.0)
 
-    def _floor(self, name: LimitName, amount: float, reserve: float) -> float:
-        """What must be left of a limit after a class with this reserve has taken its amount."""
-        if reserve <= 0 or name not in RESERVABLE:
-            return 0.0
-        bucket = self.buckets[name]
-        slack = max(SLACK_SHARE * bucket.capacity, SLACK_SECONDS * bucket.rate)
-        if name is LimitName.OTPM:
-            return reserve * OUTPUT_RESERVE_SHARE * bucket.capacity
-        return reserve * max(0.0, bucket.capacity - slack - amount)
+
+def _limit(name: LimitName, rate: float, plan: LimitsPlan, now: float) -> Limit:
+    if plan.algorithm == "window" and name is not LimitName.RPD:
+        window = FixedWindow(rate, PERIOD_SECONDS[name], now)
+        window.reserve_share = RESERVE_SHARES[name]
+        return window
+    burst_seconds = _burst_seconds(name, plan)
+    return Bucket(rate, PERIOD_SECONDS[name], burst_seconds, now, RESERVE_SHARES[name])
+
+
+def _rolling(plan: LimitsPlan) -> RollingWindow | None:
+    """The sub-window on requests, where the provider has one."""
+    seconds, per_minute = plan.request_window_seconds, plan.rates.get(LimitName.RPM)
+    if seconds is None or per_minute is None:
+        return None
+    return RollingWindow(int(per_minute * seconds / PERIOD_SECONDS[LimitName.RPM]), seconds)
 
 
 def _burst_seconds(limit: LimitName, plan: LimitsPlan) -> float | None:

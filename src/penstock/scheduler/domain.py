@@ -28,14 +28,13 @@ import math
 from collections.abc import Iterable
 
 from penstock.limits.bucket import ROUNDING
-from penstock.limits.charge import admission_amounts
-from penstock.limits.pool import Held, Pool
-from penstock.scheduler.events import Limited, Observed, Overloaded
+from penstock.limits.pool import Held
+from penstock.scheduler.deployment import Deployment
+from penstock.scheduler.explain import Cause, LineClock
 from penstock.scheduler.fairness import FairQueue
-from penstock.scheduler.health import Health
-from penstock.scheduler.plan import ClassPlan, DeploymentPlan
+from penstock.scheduler.plan import ClassPlan
 from penstock.scheduler.waiting import Waiting
-from penstock.units import Amounts, Estimate, LimitName
+from penstock.units import Amounts, LimitName
 
 CREDIT_GRACE_SECONDS = 3.0
 """How much a class must go without, in dominant seconds times its share, before it may push."""
@@ -44,43 +43,18 @@ CREDIT_MAX_SECONDS = 0.5
 """Credit that can be gathered beyond zero: a debt is paid in small pieces, not in a burst."""
 
 
-class Deployment:
-    """One callable target with its limits and its health."""
-
-    __slots__ = ("health", "plan", "pool")
-
-    def __init__(self, plan: DeploymentPlan, now: float) -> None:
-        self.plan = plan
-        self.pool = Pool(plan.limits, now)
-        self.health = Health()
-
-    def amounts(self, estimate: Estimate) -> Amounts:
-        """What a unit takes here."""
-        return admission_amounts(self.plan.charge, estimate)
-
-    def ready_at(self, amounts: Amounts, reserve: float, now: float) -> float:
-        """When a unit of a class with this reserve could be sent here."""
-        ready_at = self.health.ready_at(now)
-        return max(ready_at, self.pool.fit(amounts, reserve, now).ready_at)
-
-    def learn(self, event: Observed | Limited | Overloaded, now: float) -> None:
-        """Take in what the provider said of its limits or of itself."""
-        match event:
-            case Observed(_, sent_at, readings):
-                for reading in readings:
-                    self.pool.observe(reading, sent_at=sent_at, now=now)
-            case Limited(_, pause_seconds, limit):
-                until = now + pause_seconds
-                if limit is None or not self.pool.pause(limit, until, now):
-                    self.health.pause(until)
-            case Overloaded(_, pause):
-                self.health.overloaded(pause, now)
-
-
 class ClassQueue:
     """One class in one domain: its fair queue, its credit, and how much it has waiting."""
 
-    __slots__ = ("_credit_at", "backlog_seconds", "credit", "in_flight", "plan", "queue")
+    __slots__ = (
+        "_clocks",
+        "_credit_at",
+        "backlog_seconds",
+        "credit",
+        "in_flight",
+        "plan",
+        "queue",
+    )
 
     def __init__(self, plan: ClassPlan, weights: dict[str, float], now: float) -> None:
         self.plan = plan
@@ -89,6 +63,23 @@ class ClassQueue:
         self.backlog_seconds = 0.0
         self.credit = -CREDIT_GRACE_SECONDS
         self._credit_at = now
+        self._clocks: dict[str, LineClock] = {}
+
+    def clock(self, model: str, now: float) -> LineClock:
+        """The account of those that wait for a model."""
+        clock = self._clocks.get(model)
+        if clock is None:
+            clock = self._clocks[model] = LineClock(now)
+        return clock
+
+    def advance(self, now: float) -> None:
+        """Account for the time that has passed: credit for the class, causes for its units."""
+        self.gather(now)
+        if self.queue.waiting:
+            for clock in self._clocks.values():
+                clock.advance(now)
+        elif self._clocks:
+            self._clocks.clear()
 
     def gather(self, now: float) -> None:
         """Gather credit for the time since the last call, if somebody waited through it."""
@@ -116,14 +107,17 @@ class ClassQueue:
 
 
 class Placement:
-    """Where a unit goes, or will go: the deployment, what it takes there, and when."""
+    """Where a unit goes, or will go: the deployment, what it takes there, when, and why then."""
 
-    __slots__ = ("amounts", "deployment", "ready_at")
+    __slots__ = ("amounts", "cause", "deployment", "ready_at")
 
-    def __init__(self, deployment: Deployment, amounts: Amounts, ready_at: float) -> None:
+    def __init__(
+        self, deployment: Deployment, amounts: Amounts, ready_at: float, cause: str
+    ) -> None:
         self.deployment = deployment
         self.amounts = amounts
         self.ready_at = ready_at
+        self.cause = cause
 
 
 class Domain:
@@ -154,35 +148,40 @@ class Domain:
         """The deployments that serve a public model."""
         return self._serving.get(model, [])
 
-    def cost_seconds(self, waiting: Waiting) -> float:
-        """What a unit is charged for fairness: its cost where it is cheapest."""
-        estimate = waiting.unit.estimate
-        return min(
-            (each.pool.cost_seconds(each.amounts(estimate)))
-            for each in self.serving(waiting.unit.model)
-        )
+    def price(self, waiting: Waiting) -> LimitName | None:
+        """Find out where a unit may go, and what it costs there at least.
 
-    def too_large(self, waiting: Waiting) -> LimitName | None:
-        """The limit that keeps a unit out of every deployment for ever, if so."""
-        limit = None
-        for deployment in self.serving(waiting.unit.model):
-            limit = deployment.pool.too_large(deployment.amounts(waiting.unit.estimate))
-            if limit is None:
-                return None
-        return limit
+        Returns the limit that keeps it out of every deployment for ever, if there is one.
+        """
+        estimate = waiting.unit.estimate
+        everywhere = [
+            (deployment, deployment.amounts(estimate))
+            for deployment in self._serving[waiting.unit.model]
+        ]
+        limits = [deployment.pool.too_large(amounts) for deployment, amounts in everywhere]
+        fitting = [option for option, limit in zip(everywhere, limits, strict=True) if not limit]
+        # A limit may have been lowered since the unit was admitted: then nowhere is right, and
+        # the first that is ready shall say so.
+        waiting.options = fitting or everywhere
+        waiting.cost_seconds = min(
+            deployment.pool.cost_seconds(amounts) for deployment, amounts in waiting.options
+        )
+        return None if fitting else limits[0]
 
     def push(self, waiting: Waiting, now: float) -> None:
-        """A unit begins to wait."""
+        """A priced unit begins to wait."""
         queue = self.class_queue(waiting.unit.class_name)
-        queue.gather(now)
-        waiting.cost_seconds = self.cost_seconds(waiting)
+        queue.advance(now)
+        clock = queue.clock(waiting.unit.model, now)
+        clock.advance(now)
+        waiting.mark = clock.mark(waiting.unit.tenant)
         queue.backlog_seconds += waiting.cost_seconds
         queue.queue.push(waiting)
 
     def remove(self, waiting: Waiting, now: float) -> None:
         """A unit ends its waiting without a grant."""
         queue = self.class_queue(waiting.unit.class_name)
-        queue.gather(now)
+        queue.advance(now)
         queue.backlog_seconds -= waiting.cost_seconds
         queue.queue.remove(waiting)
 
@@ -191,11 +190,12 @@ class Domain:
         granted: list[tuple[Waiting, Placement]] = []
         held: dict[Deployment, Held] = {}
         wake_at = math.inf
-        for queue in self.classes:
-            queue.gather(now)
-        for queue in self.classes:
-            wake_at = min(wake_at, self._push_starved(queue, held, granted, now))
-        for queue in self.classes:
+        waiting = [queue for queue in self.classes if queue.queue.waiting]
+        for queue in waiting:
+            queue.advance(now)
+            if queue.plan.min_share:
+                wake_at = min(wake_at, self._push_starved(queue, held, granted, now))
+        for queue in waiting:
             wake_at = min(wake_at, self._serve(queue, held, granted, now))
         return granted, wake_at
 
@@ -236,6 +236,7 @@ class Domain:
                 continue
             held.setdefault(placement.deployment, Held(placement.amounts, placement.ready_at))
             wake_at = min(wake_at, placement.ready_at)
+            queue.clock(head.unit.model, now).held_up(head.unit.tenant, placement.cause)
             models.remove(head.unit.model)
         return wake_at
 
@@ -244,6 +245,9 @@ class Domain:
         placement.deployment.health.in_flight += 1
         queue.backlog_seconds -= head.cost_seconds
         queue.in_flight += 1
+        if head.mark is not None:
+            clock = queue.clock(head.unit.model, now)
+            head.waited_for(clock.causes(head.mark, head.unit.tenant))
         head.cost_seconds = placement.deployment.pool.cost_seconds(placement.amounts)
         queue.spend(head.cost_seconds)
         queue.queue.granted(head)
@@ -252,17 +256,17 @@ class Domain:
         self, waiting: Waiting, reserve: float, held: dict[Deployment, Held], now: float
     ) -> Placement:
         """The ready deployment with the most headroom, or the one that is ready first."""
-        candidates: list[tuple[bool, float, float, int, Placement]] = []
-        for index, deployment in enumerate(self.serving(waiting.unit.model)):
-            amounts = deployment.amounts(waiting.unit.estimate)
-            ready_at = deployment.ready_at(amounts, reserve, now)
+        best: Placement | None = None
+        best_rank = (math.inf, 0.0)
+        for deployment, amounts in waiting.options:
+            ready_at, cause = deployment.ready_at(amounts, reserve, now)
             hold = held.get(deployment)
-            if hold and not deployment.pool.leaves_room_for(hold, amounts, now):
-                ready_at = max(ready_at, hold.ready_at)
-            # A limit may have been lowered since the unit was admitted: then nowhere is right,
-            # and the first that is ready shall say so.
-            is_too_large = deployment.pool.too_large(amounts) is not None
-            headroom = deployment.pool.headroom(amounts)
-            placement = Placement(deployment, amounts, ready_at)
-            candidates.append((is_too_large, ready_at, -headroom, index, placement))
-        return min(candidates, key=lambda candidate: candidate[:4])[4]
+            if hold is not None and not deployment.pool.leaves_room_for(hold, amounts, now):
+                ready_at, cause = max(ready_at, hold.ready_at), Cause.HIGHER_CLASS
+            if len(waiting.options) == 1:
+                return Placement(deployment, amounts, ready_at, cause)
+            rank = (ready_at, -deployment.pool.headroom(amounts))
+            if best is None or rank < best_rank:
+                best, best_rank = Placement(deployment, amounts, ready_at, cause), rank
+        assert best is not None, "a unit without options is never admitted"
+        return best

@@ -73,6 +73,7 @@ class FairQueue:
         self._sweep_at = COMPACT_ENDED_MIN
         self.virtual_time = 0.0
         self.waiting = 0
+        self.tenants_waiting = 0
 
     def push(self, waiting: Waiting) -> None:
         """Add a unit at its place, which is its own from its run's arrival on."""
@@ -80,6 +81,7 @@ class FairQueue:
         flow = self._flow(unit.tenant)
         if flow.waiting == 0:
             flow.start = max(flow.start, self.virtual_time)
+            self.tenants_waiting += 1
         flow.waiting += 1
         self.waiting += 1
         heappush(flow.units.setdefault(unit.model, []), waiting)
@@ -92,6 +94,8 @@ class FairQueue:
         flow.waiting -= 1
         flow.ended += 1
         self.waiting -= 1
+        if flow.waiting == 0:
+            self.tenants_waiting -= 1
         if self.waiting == 0:
             self._rest()
         elif flow.ended > COMPACT_ENDED_MIN and flow.ended > flow.waiting:
@@ -129,10 +133,6 @@ class FairQueue:
         """How many units of a tenant wait here."""
         flow = self._flows.get(tenant)
         return flow.waiting if flow else 0
-
-    def tenants(self) -> dict[str, int]:
-        """How many units wait, by tenant."""
-        return {tenant: flow.waiting for tenant, flow in self._flows.items() if flow.waiting}
 
     def _flow(self, tenant: str) -> Flow:
         flow = self._flows.get(tenant)

@@ -13,7 +13,8 @@ from heapq import heapify, heappop, heappush
 from itertools import count
 
 from penstock.limits.charge import failed_amounts, settled_amounts
-from penstock.scheduler.domain import ClassQueue, Deployment, Domain, Placement
+from penstock.scheduler.deployment import Deployment
+from penstock.scheduler.domain import ClassQueue, Domain, Placement
 from penstock.scheduler.events import (
     Cancelled,
     Decisions,
@@ -30,6 +31,7 @@ from penstock.scheduler.events import (
     Settled,
     Submitted,
 )
+from penstock.scheduler.explain import Cause
 from penstock.scheduler.fairness import COMPACT_ENDED_MIN
 from penstock.scheduler.plan import Plan
 from penstock.scheduler.predict import predicted_wait_seconds
@@ -40,11 +42,12 @@ from penstock.units import Amounts, Grant, Unit, Usage
 class Flight:
     """A granted unit that has not ended: what it holds and where."""
 
-    __slots__ = ("placement", "waiting")
+    __slots__ = ("granted_at", "placement", "waiting")
 
-    def __init__(self, waiting: Waiting, placement: Placement) -> None:
+    def __init__(self, waiting: Waiting, placement: Placement, granted_at: float) -> None:
         self.waiting = waiting
         self.placement = placement
+        self.granted_at = granted_at
 
 
 class Scheduler:
@@ -151,10 +154,9 @@ class Scheduler:
         assert unit.unit_id not in self._flights, f"{unit.unit_id} was submitted twice"
         queue = domain.class_queue(unit.class_name)
         waiting = Waiting(unit, queue.plan, next(self._sequence), now)
-        limit = domain.too_large(waiting)
+        limit = domain.price(waiting)
         if limit is not None:
             return Refusal(unit.unit_id, RefusalReason.TOO_LARGE, limit=limit)
-        waiting.cost_seconds = domain.cost_seconds(waiting)
         if queue.queue.waiting >= queue.plan.queue_max or unit.deadline is not None:
             eta_seconds = predicted_wait_seconds(domain, waiting, now)
             if queue.queue.waiting >= queue.plan.queue_max:
@@ -177,7 +179,7 @@ class Scheduler:
 
     def _fly(self, waiting: Waiting, placement: Placement, now: float) -> Grant:
         del self._waiting[waiting.unit.unit_id]
-        self._flights[waiting.unit.unit_id] = Flight(waiting, placement)
+        self._flights[waiting.unit.unit_id] = Flight(waiting, placement, now)
         waiting.attempt += 1
         return Grant(
             unit_id=waiting.unit.unit_id,
@@ -186,6 +188,7 @@ class Scheduler:
             granted_at=now,
             wait_seconds=now - waiting.submitted_at,
             attempt=waiting.attempt,
+            causes=dict(waiting.causes),
         )
 
     def _settle(self, unit_id: str, usage: Usage | None, now: float) -> None:
@@ -212,7 +215,10 @@ class Scheduler:
         self._pay(flight, charged, now)
         domain = self._domain_of.get(flight.waiting.unit.model)
         if event.requeue and domain is not None:
-            self._enqueue(domain, flight.waiting.again(), now)
+            again = flight.waiting.again()
+            again.waited_for({Cause.ATTEMPT.value: max(0.0, now - flight.granted_at)})
+            domain.price(again)
+            self._enqueue(domain, again, now)
 
     def _cancel(self, event: Cancelled, now: float) -> None:
         waiting = self._waiting.get(event.unit_id)
@@ -278,6 +284,7 @@ class Scheduler:
             if domain is None:
                 decisions.evictions.append(_eviction(waiting, EvictionReason.NO_DEPLOYMENT, now))
             else:
+                domain.price(waiting)
                 self._enqueue(domain, waiting, now)
         for flight in self._flights.values():
             queue = self._class_queue(flight.waiting)

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from penstock.scheduler.explain import Mark
 from penstock.scheduler.plan import ClassPlan
-from penstock.units import Unit
+from penstock.units import Amounts, Unit
+
+if TYPE_CHECKING:
+    from penstock.scheduler.deployment import Deployment
 
 
 class Waiting:
@@ -14,7 +20,17 @@ class Waiting:
     that comes back after a 429 has the same place. ``sequence`` breaks ties, not a clock.
     """
 
-    __slots__ = ("attempt", "cost_seconds", "is_waiting", "key", "submitted_at", "unit")
+    __slots__ = (
+        "attempt",
+        "causes",
+        "cost_seconds",
+        "is_waiting",
+        "key",
+        "mark",
+        "options",
+        "submitted_at",
+        "unit",
+    )
 
     def __init__(self, unit: Unit, plan: ClassPlan, sequence: int, now: float) -> None:
         urgency = 0.0
@@ -23,9 +39,17 @@ class Waiting:
         self.key = (urgency, unit.place.arrival, sequence)
         self.unit = unit
         self.submitted_at = now
+        self.options: list[tuple[Deployment, Amounts]] = []
         self.cost_seconds = 0.0
+        self.mark: Mark | None = None
+        self.causes: dict[str, float] = {}
         self.attempt = 0
         self.is_waiting = True
+
+    def waited_for(self, causes: dict[str, float]) -> None:
+        """Add to its account of what it waited for."""
+        for cause, seconds in causes.items():
+            self.causes[cause] = self.causes.get(cause, 0.0) + seconds
 
     def __lt__(self, other: Waiting) -> bool:
         return self.key < other.key
@@ -34,5 +58,7 @@ class Waiting:
         """The same place, for a unit that comes back: an ended entry is never revived."""
         other = Waiting.__new__(Waiting)
         other.key, other.unit, other.submitted_at = self.key, self.unit, self.submitted_at
-        other.cost_seconds, other.attempt, other.is_waiting = self.cost_seconds, self.attempt, True
+        other.options, other.cost_seconds = self.options, self.cost_seconds
+        other.attempt, other.is_waiting = self.attempt, True
+        other.mark, other.causes = None, self.causes
         return other

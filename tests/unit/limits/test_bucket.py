@@ -58,11 +58,51 @@ def test_an_unknown_capacity_starts_small_and_grows_to_what_the_provider_shows()
     assert 595 < one.level <= 599
 
 
-def test_a_configured_capacity_is_not_changed_by_a_larger_remaining():
+def test_a_configured_capacity_is_a_beginning_and_grows_to_what_the_provider_shows():
     one = bucket(600, 5)
     one.observe(reading(remaining=599, capacity=600), 60.0, sent_at=0.0, now=0.05)
 
-    assert one.capacity == 50.0
+    assert 599.0 == one.capacity
+
+
+@pytest.mark.parametrize("true_seconds", [5.0, 10.0])
+def test_a_capacity_believed_too_large_is_found_out_within_seconds(true_seconds):
+    """Batch would else wait for a level that the provider's bucket cannot reach."""
+    ours, theirs = bucket(600, 60), bucket(600, true_seconds)
+    now, sent = 0.0, 0
+    while now < 40.0:
+        now = round(now + 0.05, 9)
+        if ours.ready_at(1, 1.0, now) <= now:
+            theirs.advance(now)
+            if theirs.level < 1:
+                ours.pause(now + 1.0, now)
+                continue
+            ours.take(1, now)
+            theirs.take(1, now)
+            sent += 1
+            ours.observe(reading(remaining=theirs.level), 60.0, sent_at=now, now=now + 0.001)
+
+    assert ours.capacity == pytest.approx(theirs.capacity, rel=0.15)
+    assert sent > 0.8 * 40 * 10, "little of the refill was lost while it was learnt"
+
+
+def test_a_429_while_there_was_room_takes_the_capacity_down():
+    one = bucket(600, 60)
+    one.pause(1.0, 0.0)
+    assert 420.0 == pytest.approx(one.capacity)
+
+
+def test_somebody_else_s_share_is_not_taken_for_a_smaller_bucket():
+    ours, theirs = bucket(600, 60), bucket(600, 60)
+    for step in range(400):
+        now = step * 0.1
+        theirs.take(0.3, now)  # three a second of ten: hidden
+        if ours.ready_at(1, 0.0, now) <= now and step % 4 == 0:
+            ours.take(1, now)
+            theirs.take(1, now)
+            ours.observe(reading(remaining=theirs.level), 60.0, sent_at=now, now=now + 0.01)
+
+    assert 600.0 == ours.capacity
 
 
 def test_a_lower_limit_in_the_headers_is_adopted_and_a_higher_one_is_not():

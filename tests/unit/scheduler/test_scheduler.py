@@ -288,6 +288,23 @@ def test_an_event_for_a_unit_that_has_ended_changes_nothing(world_type):
     assert 0 == world.scheduler.waiting_count == world.scheduler.in_flight_count
 
 
+def test_a_wait_is_told_in_causes_that_add_up_to_it(world_type):
+    world = world_type(world_type.plan(rpm=60, burst_seconds=1), service_seconds=0.1)
+    world.submit(world.unit("interactive"))
+    urgent = world.unit("interactive")
+    other, own = world.unit("batch", "other"), world.unit("batch", "mine")
+    world.submit(other, urgent, own)
+    world.run()
+
+    causes = {grant.unit_id: grant.causes for grant in world.grants}
+    waits = {grant.unit_id: grant.wait_seconds for grant in world.grants}
+    assert {"refill:rpm"} == causes[urgent.unit_id].keys()
+    assert {"refill:rpm", "higher_class"} == causes[other.unit_id].keys()
+    assert {"refill:rpm", "higher_class", "fair_share"} == causes[own.unit_id].keys()
+    for unit_id, wait_seconds in waits.items():
+        assert sum(causes[unit_id].values()) == pytest.approx(wait_seconds)
+
+
 STEP = st.one_of(
     st.tuples(
         st.just("submit"),

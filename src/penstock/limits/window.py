@@ -1,0 +1,149 @@
+"""Limits that are counted in windows instead of a bucket.
+
+A *fixed window* gives its whole amount at each boundary, and what is left then is lost. So the
+last moment at which work of less urgent classes loses nothing is the end of the window: they
+are held back until the last ``RELEASE_SHARE`` of it, and then released so fast that everything
+is used when it ends. Until then all of the window is there for urgent work; within the release
+it can still take ten times the average rate. (Linear pacing through the window, the obvious
+way, takes from every urgent burst in its second half: it made chains 1.3 times as slow as
+alone in a prototype.)
+
+A *rolling window* is for providers which enforce a minute's requests by the second or by ten:
+at most so many in any such period, whatever its boundaries are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+
+from penstock.limits.bucket import ROUNDING
+from penstock.units import LimitReading
+
+RELEASE_SHARE = 0.1
+"""The last part of a window in which less urgent classes are released."""
+
+MARGIN_SECONDS = 0.25
+"""What is sent so late may arrive in the next window: the release ends before that."""
+
+
+class FixedWindow:
+    """One limit that starts anew at every multiple of its period after ``starts_at``."""
+
+    __slots__ = (
+        "_starts_at",
+        "capacity",
+        "level",
+        "paused_until",
+        "period_seconds",
+        "reserve_share",
+        "source",
+    )
+
+    def __init__(self, per_period: float, period_seconds: float, now: float) -> None:
+        self.capacity = per_period
+        self.level = per_period
+        self.period_seconds = period_seconds
+        self.paused_until = -math.inf
+        self.reserve_share = 1.0
+        self.source = "configured"
+        self._starts_at = now
+
+    @property
+    def rate(self) -> float:
+        """The average, in units a second."""
+        return self.capacity / self.period_seconds
+
+    def advance(self, now: float) -> None:
+        """Begin the window that ``now`` lies in."""
+        if now >= self._starts_at + self.period_seconds:
+            windows = math.floor((now - self._starts_at) / self.period_seconds)
+            self._starts_at += windows * self.period_seconds
+            self.level = self.capacity
+
+    def take(self, amount: float, now: float) -> None:
+        """Count ``amount``; a negative amount is given back."""
+        self.advance(now)
+        self.level = min(self.capacity, self.level - amount)
+
+    def ready_at(self, amount: float, reserve: float, now: float) -> float:
+        """The earliest time at which a class that leaves ``reserve`` may take ``amount``."""
+        self.advance(now)
+        ends_at = self._starts_at + self.period_seconds
+        if amount > self.level + ROUNDING * self.capacity:
+            # An amount above the whole window goes first in one, and leaves a debt in it.
+            ready_at = now if self.level >= self.capacity else ends_at
+        else:
+            ready_at = max(now, self._released_at(self.level - amount, reserve))
+        return max(ready_at, self.paused_until)
+
+    def floor(self, amount: float, reserve: float) -> float:
+        """What a class with this reserve leaves before the release: all that it can."""
+        return reserve * self.reserve_share * max(0.0, self.capacity - amount)
+
+    def level_at(self, then: float, now: float) -> float:
+        """The level at a later time, if nothing is taken."""
+        self.advance(now)
+        return self.capacity if then >= self._starts_at + self.period_seconds else self.level
+
+    def fits_ever(self, amount: float) -> bool:
+        """Whether any window can hold ``amount``."""
+        return amount <= self.capacity
+
+    def pause(self, until: float, now: float) -> None:
+        """The provider says that this window is used up; if it ends then, it says when."""
+        self.advance(now)
+        self.level = min(self.level, 0.0)
+        self.paused_until = max(self.paused_until, until)
+
+    def observe(
+        self, reading: LimitReading, period_seconds: float, *, sent_at: float, now: float
+    ) -> None:
+        """Learn the amount, what is left at most, and the boundary from an answer's headers."""
+        self.advance(now)
+        capacity, remaining = reading.capacity, reading.remaining
+        if capacity is not None and 0 < capacity < self.capacity * 0.999:
+            self.level -= self.capacity - capacity
+            self.capacity = capacity
+            self.source = "header"
+        if reading.reset_seconds is not None and 0 < reading.reset_seconds <= period_seconds:
+            self._starts_at = now + reading.reset_seconds - period_seconds
+        if remaining is not None and sent_at >= self._starts_at:
+            self.level = min(self.level, remaining + reading.rounding / 2)
+
+    def replan(self, per_period: float, period_seconds: float, burst_seconds: float | None) -> None:
+        """Take over changed configuration, keeping what has been used."""
+        del burst_seconds  # A window is as large as its period.
+        self.level += per_period - self.capacity
+        self.capacity = per_period
+        self.period_seconds = period_seconds
+        self.source = "configured"
+
+    def _released_at(self, left: float, reserve: float) -> float:
+        """When a class may go so far down that only ``left`` remains: the floor falls to it."""
+        kept = reserve * self.reserve_share * self.capacity
+        if kept <= left:
+            return -math.inf
+        ends_at = self._starts_at + self.period_seconds - MARGIN_SECONDS
+        return ends_at - RELEASE_SHARE * self.period_seconds * left / kept
+
+
+class RollingWindow:
+    """At most ``count`` sends in any ``period_seconds``."""
+
+    __slots__ = ("_sends", "count", "period_seconds")
+
+    def __init__(self, count: int, period_seconds: float) -> None:
+        self.count = max(1, count)
+        self.period_seconds = period_seconds
+        self._sends: deque[float] = deque(maxlen=self.count)
+
+    def take(self, now: float) -> None:
+        """One send."""
+        self._sends.append(now)
+
+    def ready_at(self, now: float) -> float:
+        """When the next send fits."""
+        if len(self._sends) < self.count:
+            return now
+        return max(now, self._sends[0] + self.period_seconds)

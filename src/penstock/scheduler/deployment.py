@@ -1,0 +1,56 @@
+"""One callable target: its limits, its health, and what it learns of both."""
+
+from __future__ import annotations
+
+import math
+
+from penstock.limits.charge import admission_amounts
+from penstock.limits.pool import Pool
+from penstock.scheduler.events import Limited, Observed, Overloaded
+from penstock.scheduler.explain import REFILL, Cause
+from penstock.scheduler.health import Health
+from penstock.scheduler.plan import DeploymentPlan
+from penstock.units import Amounts, Estimate, LimitName
+
+
+class Deployment:
+    """One callable target with its limits and its health."""
+
+    __slots__ = ("health", "plan", "pool")
+
+    def __init__(self, plan: DeploymentPlan, now: float) -> None:
+        self.plan = plan
+        self.pool = Pool(plan.limits, now)
+        self.health = Health()
+
+    def amounts(self, estimate: Estimate) -> Amounts:
+        """What a unit takes here."""
+        return admission_amounts(self.plan.charge, estimate)
+
+    def ready_at(self, amounts: Amounts, reserve: float, now: float) -> tuple[float, str]:
+        """When a unit of a class with this reserve could be sent here, and what it waits for."""
+        ready_at, limit = self.pool.fit(amounts, reserve, now)
+        health_ready_at = self.health.ready_at(now)
+        if health_ready_at > ready_at:
+            is_window = math.isinf(health_ready_at)
+            return health_ready_at, Cause.SLOW_START if is_window else Cause.PAUSE
+        if limit is None:
+            return ready_at, ""
+        if limit is LimitName.CONCURRENCY:
+            return ready_at, Cause.CONCURRENCY
+        if ready_at <= self.pool.buckets[limit].paused_until:
+            return ready_at, Cause.PAUSE
+        return ready_at, REFILL[limit]
+
+    def learn(self, event: Observed | Limited | Overloaded, now: float) -> None:
+        """Take in what the provider said of its limits or of itself."""
+        match event:
+            case Observed(_, sent_at, readings):
+                for reading in readings:
+                    self.pool.observe(reading, sent_at=sent_at, now=now)
+            case Limited(_, pause_seconds, limit):
+                until = now + pause_seconds
+                if limit is None or not self.pool.pause(limit, until, now):
+                    self.health.pause(until)
+            case Overloaded(_, pause):
+                self.health.overloaded(pause, now)

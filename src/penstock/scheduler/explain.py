@@ -1,0 +1,80 @@
+"""Why a unit waited, in causes that add up to its wait.
+
+At any moment at which units wait for a model in a class, the first of them is held up by one
+thing: a limit that refills, a pause, slots that are taken, or a more urgent unit. That moment
+is on the account of whoever stands first. So one clock per class and model, which knows who
+stands first and what holds him up, accounts for everybody behind him as well: for a unit of the
+same tenant the cause is the same, for one of another tenant it is the other's fair share.
+A mark is taken when a unit begins to wait; the difference to it is the unit's own account.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import NamedTuple
+
+from penstock.units import LimitName
+
+
+class Cause(StrEnum):
+    """What a unit can wait for. Refill is told by limit: ``refill:tpm``."""
+
+    HIGHER_CLASS = "higher_class"  # a more urgent unit is to be sent first
+    FAIR_SHARE = "fair_share"  # it is another tenant's turn
+    CONCURRENCY = "concurrency"  # every slot is taken
+    PAUSE = "pause"  # the provider asked to be left alone
+    SLOW_START = "slow_start"  # the provider was in trouble, and is asked by few at first
+    ATTEMPT = "attempt"  # it was sent before, and the provider did not answer it
+
+
+REFILL = {limit: f"refill:{limit.value}" for limit in LimitName}
+
+
+class Mark(NamedTuple):
+    """A line's accounts at the moment at which a unit began to wait."""
+
+    at: float
+    higher_class: float
+    own: dict[str, float]
+
+
+class LineClock:
+    """The account of one line: the units of one class that wait for one model."""
+
+    __slots__ = ("_at", "_by_tenant", "_cause", "_higher_class", "_tenant")
+
+    def __init__(self, now: float) -> None:
+        self._at = now
+        self._cause = ""
+        self._tenant = ""
+        self._higher_class = 0.0
+        self._by_tenant: dict[str, dict[str, float]] = {}
+
+    def advance(self, now: float) -> None:
+        """Put the time since the last call on the account of what holds up the first unit."""
+        seconds = now - self._at
+        if seconds <= 0:
+            return
+        self._at = now
+        if self._cause == Cause.HIGHER_CLASS:
+            self._higher_class += seconds
+        else:
+            account = self._by_tenant.setdefault(self._tenant, {})
+            account[self._cause] = account.get(self._cause, 0.0) + seconds
+
+    def held_up(self, tenant: str, cause: str) -> None:
+        """From now on this tenant's unit stands first, and this holds it up."""
+        self._tenant, self._cause = tenant, cause
+
+    def mark(self, tenant: str) -> Mark:
+        """Where the accounts stand for a unit that begins to wait."""
+        return Mark(self._at, self._higher_class, dict(self._by_tenant.get(tenant, ())))
+
+    def causes(self, mark: Mark, tenant: str) -> dict[str, float]:
+        """Seconds by cause since the mark; they add up to the time since it."""
+        waited = self._at - mark.at
+        causes = {Cause.HIGHER_CLASS.value: self._higher_class - mark.higher_class}
+        for cause, seconds in self._by_tenant.get(tenant, {}).items():
+            causes[cause] = seconds - mark.own.get(cause, 0.0)
+        causes[Cause.FAIR_SHARE.value] = waited - sum(causes.values())
+        return {cause: seconds for cause, seconds in causes.items() if seconds > 1e-9}

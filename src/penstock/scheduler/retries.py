@@ -1,0 +1,51 @@
+"""What an unsuccessful attempt means: the rule as a table, for both drivers of the scheduler.
+
+Normal pressure on a limit is a wait, never an error: the unit goes back to its place and is
+granted again when the provider allows it, until its caller's patience ends (the scheduler
+evicts it then). Only what cannot become better by waiting goes to the caller at once.
+"""
+
+from __future__ import annotations
+
+from penstock.providers.base import Failure, FailureKind
+from penstock.scheduler.events import Event, Limited, Overloaded
+
+ATTEMPTS_MAX_UNAVAILABLE = 3
+"""A 500 may be the request's own fault: it is not sent for ever."""
+
+PAUSE_SECONDS_UNKNOWN = 1.0
+"""After a 429 that names no time: doubled with each attempt, up to a minute."""
+
+PAUSE_SECONDS_MAX_UNKNOWN = 60.0
+
+PAUSE_SECONDS_DAY = 600.0
+"""After a daily limit that names no time: asked again every ten minutes."""
+
+PATIENT = frozenset({FailureKind.RATE, FailureKind.DAY, FailureKind.OVERLOADED})
+"""Kinds for which a unit waits as long as its caller does."""
+
+
+def may_retry(kind: FailureKind, attempt: int) -> bool:
+    """Whether a unit goes back to its place after its ``attempt``-th try (from 1)."""
+    if kind in PATIENT:
+        return True
+    return kind is FailureKind.UNAVAILABLE and attempt < ATTEMPTS_MAX_UNAVAILABLE
+
+
+def consequence(failure: Failure, deployment: str, attempt: int) -> Event | None:
+    """What the scheduler learns about the deployment from a failure."""
+    named_seconds = failure.retry_after_seconds
+    match failure.kind:
+        case FailureKind.RATE:
+            backoff_seconds = PAUSE_SECONDS_UNKNOWN * 2 ** min(attempt - 1, 16)
+            unknown_seconds = min(PAUSE_SECONDS_MAX_UNKNOWN, backoff_seconds)
+            pause_seconds = named_seconds if named_seconds is not None else unknown_seconds
+            return Limited(deployment, pause_seconds, failure.limit)
+        case FailureKind.DAY:
+            # A daily refusal can name the seconds of the minute limit beside it.
+            pause_seconds = max(named_seconds or 0.0, PAUSE_SECONDS_DAY)
+            return Limited(deployment, pause_seconds, failure.limit)
+        case FailureKind.OVERLOADED | FailureKind.UNAVAILABLE | FailureKind.TIMED_OUT:
+            return Overloaded(deployment, named_seconds)
+        case FailureKind.REJECTED | FailureKind.AUTH | FailureKind.FATAL:
+            return None
