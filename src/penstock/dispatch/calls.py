@@ -17,7 +17,6 @@ from contextlib import asynccontextmanager
 import msgspec
 
 from penstock.dispatch.dispatcher import Dispatcher
-from penstock.dispatch.retries import consequence, may_retry
 from penstock.dispatch.upstream import (
     ERROR_BODY_BYTES_MAX,
     Timeouts,
@@ -35,6 +34,7 @@ from penstock.errors import (
 )
 from penstock.providers.base import Adapter, Failure, FailureKind, ParsedCall, StreamReader
 from penstock.scheduler.events import Cancelled, Failed, Observed, Settled
+from penstock.scheduler.retries import consequence, may_retry
 from penstock.telemetry.metrics import Metrics
 from penstock.units import Grant, Unit, Usage
 
