@@ -95,7 +95,8 @@ class Unit(msgspec.Struct, frozen=True):
     """One provider call which waits for its turn.
 
     ``deadline`` is the moment after which a grant is useless to the caller; None waits for
-    as long as the caller stays.
+    as long as the caller stays. Units with the same ``affinity`` are sent to the same
+    deployment where that costs nothing: their prompt is cached there.
     """
 
     unit_id: str
@@ -105,6 +106,7 @@ class Unit(msgspec.Struct, frozen=True):
     estimate: Estimate
     place: RunPlace
     deadline: float | None = None
+    affinity: str | None = None
 
 
 class Grant(msgspec.Struct, frozen=True):

@@ -138,6 +138,18 @@ class DeploymentTable(_Table, frozen=True):
         Positive | None,
         Meta(description="size of the buckets, in seconds of their rate; default: learnt"),
     ] = None
+    algorithm: Annotated[
+        Literal["bucket", "window"],
+        Meta(description="how the provider counts a minute: refilled all the time, or reset"),
+    ] = "bucket"
+    request_window_seconds: Annotated[
+        Positive | None,
+        Meta(description="it holds requests to their share of every so many seconds, too"),
+    ] = None
+    pool: Annotated[
+        Identifier | None,
+        Meta(description="deployments that name the same pool share the limits that one states"),
+    ] = None
 
 
 class ClassTable(_Table, frozen=True):

@@ -63,6 +63,7 @@ def check_rules(config: Config, names: NamedTables, problems: Problems) -> None:
     """All rules between tables but those on directories and addresses."""
     _check_server(config, problems)
     _check_deployments(config, names, problems)
+    _check_pools(config, problems)
     _check_classes(config, names, problems)
     for name, key in config.keys.items():
         check_key(("keys", name), key, config, names, problems)
@@ -80,6 +81,28 @@ def check_open_host(config: Config, key_count: int, problems: Problems) -> None:
     host = config.server.host
     if is_host(host) and not is_loopback(host) and not key_count:
         problems.add(("server", "host"), f"there is no key; {OPEN_HOST_REMEDY}", host)
+
+
+_LIMITS = (
+    "rpm", "tpm", "itpm", "otpm", "rpd", "concurrency",
+    "burst_seconds", "request_window_seconds",
+)  # fmt: skip
+
+
+def _check_pools(config: Config, problems: Problems) -> None:
+    """A shared pool has one set of limits: another one beside it would be silently ignored."""
+    stated: dict[str, str] = {}
+    for name, deployment in config.deployments.items():
+        if deployment.pool is None or all(getattr(deployment, key) is None for key in _LIMITS):
+            continue
+        first = stated.setdefault(deployment.pool, name)
+        if first != name:
+            problems.add(
+                ("deployments", name, "pool"),
+                f"the limits of this pool stand at deployments.{first} already; "
+                "remove those that stand here",
+                deployment.pool,
+            )
 
 
 def _check_deployments(config: Config, names: NamedTables, problems: Problems) -> None:

@@ -80,7 +80,10 @@ def _deployment_plan(name: str, table: DeploymentTable, kind: str) -> Deployment
             rates={LimitName(limit): rate for limit, rate in rates.items() if rate is not None},
             concurrency=table.concurrency,
             burst_seconds=table.burst_seconds,
+            algorithm=table.algorithm,
+            request_window_seconds=table.request_window_seconds,
         ),
+        pool=table.pool,
         charge=ADAPTERS[kind].charge,
     )
 

@@ -120,6 +120,7 @@ class GatewayCalls:
             estimate=estimate,
             place=place,
             deadline=deadline,
+            affinity=None if run is None else run.run_id,
         )
 
     async def _pass_on(
@@ -176,6 +177,10 @@ def _note_grant(exchange: Exchange, grant: Grant) -> None:
     exchange.facts["deployment"] = grant.deployment
     exchange.facts["wait_ms"] = round(grant.wait_seconds * 1000)
     exchange.facts["attempt"] = grant.attempt
+    if grant.causes:
+        exchange.facts["wait_causes_ms"] = {
+            cause: round(seconds * 1000) for cause, seconds in grant.causes.items()
+        }
 
 
 def _note_times(exchange: Exchange, answer: Answer, now: float) -> None:

@@ -18,9 +18,9 @@ class Deployment:
 
     __slots__ = ("health", "plan", "pool")
 
-    def __init__(self, plan: DeploymentPlan, now: float) -> None:
+    def __init__(self, plan: DeploymentPlan, pool: Pool) -> None:
         self.plan = plan
-        self.pool = Pool(plan.limits, now)
+        self.pool = pool
         self.health = Health()
 
     def amounts(self, estimate: Estimate) -> Amounts:

@@ -25,10 +25,11 @@ ones, and limits that do not block it are not idle.
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Iterable
 
 from penstock.limits.bucket import ROUNDING
-from penstock.limits.pool import Held
+from penstock.limits.pool import Held, Pool
 from penstock.scheduler.deployment import Deployment
 from penstock.scheduler.explain import Cause, LineClock
 from penstock.scheduler.fairness import FairQueue
@@ -41,6 +42,11 @@ CREDIT_GRACE_SECONDS = 3.0
 
 CREDIT_MAX_SECONDS = 0.5
 """Credit that can be gathered beyond zero: a debt is paid in small pieces, not in a burst."""
+
+
+AFFINITIES_MAX = 10_000
+AFFINITY_HEADROOM_MIN = 0.2
+"""A conversation stays where its prompt is cached while so much of the limits is free there."""
 
 
 class ClassQueue:
@@ -109,12 +115,13 @@ class ClassQueue:
 class Placement:
     """Where a unit goes, or will go: the deployment, what it takes there, when, and why then."""
 
-    __slots__ = ("amounts", "cause", "deployment", "ready_at")
+    __slots__ = ("amounts", "cause", "deployment", "pool", "ready_at")
 
     def __init__(
         self, deployment: Deployment, amounts: Amounts, ready_at: float, cause: str
     ) -> None:
         self.deployment = deployment
+        self.pool = deployment.pool
         self.amounts = amounts
         self.ready_at = ready_at
         self.cause = cause
@@ -135,6 +142,7 @@ class Domain:
             ClassQueue(plan, weights, now) for plan in sorted(classes, key=lambda plan: plan.rank)
         ]
         self._by_class = {queue.plan.name: queue for queue in self.classes}
+        self._affine: OrderedDict[str, Deployment] = OrderedDict()
         self._serving: dict[str, list[Deployment]] = {}
         for deployment in self.deployments:
             for model in deployment.plan.models:
@@ -188,7 +196,7 @@ class Domain:
     def pump(self, now: float) -> tuple[list[tuple[Waiting, Placement]], float]:
         """Grant all that can go now, in order. Returns the grants and when to look again."""
         granted: list[tuple[Waiting, Placement]] = []
-        held: dict[Deployment, Held] = {}
+        held: dict[Pool, Held] = {}
         wake_at = math.inf
         waiting = [queue for queue in self.classes if queue.queue.waiting]
         for queue in waiting:
@@ -202,7 +210,7 @@ class Domain:
     def _push_starved(
         self,
         queue: ClassQueue,
-        held: dict[Deployment, Held],
+        held: dict[Pool, Held],
         granted: list[tuple[Waiting, Placement]],
         now: float,
     ) -> float:
@@ -212,7 +220,7 @@ class Domain:
                 return queue.credit_at(head, now)
             placement = self._place(head, 0.0, held, now)
             if placement.ready_at > now:
-                held.setdefault(placement.deployment, Held(placement.amounts, placement.ready_at))
+                held.setdefault(placement.pool, Held(placement.amounts, placement.ready_at))
                 return placement.ready_at
             self._grant(queue, head, placement, now)
             granted.append((head, placement))
@@ -221,7 +229,7 @@ class Domain:
     def _serve(
         self,
         queue: ClassQueue,
-        held: dict[Deployment, Held],
+        held: dict[Pool, Held],
         granted: list[tuple[Waiting, Placement]],
         now: float,
     ) -> float:
@@ -234,38 +242,51 @@ class Domain:
                 self._grant(queue, head, placement, now)
                 granted.append((head, placement))
                 continue
-            held.setdefault(placement.deployment, Held(placement.amounts, placement.ready_at))
+            held.setdefault(placement.pool, Held(placement.amounts, placement.ready_at))
             wake_at = min(wake_at, placement.ready_at)
             queue.clock(head.unit.model, now).held_up(head.unit.tenant, placement.cause)
             models.remove(head.unit.model)
         return wake_at
 
     def _grant(self, queue: ClassQueue, head: Waiting, placement: Placement, now: float) -> None:
-        placement.deployment.pool.reserve(placement.amounts, now)
+        placement.pool.reserve(placement.amounts, now)
         placement.deployment.health.in_flight += 1
         queue.backlog_seconds -= head.cost_seconds
         queue.in_flight += 1
         if head.mark is not None:
             clock = queue.clock(head.unit.model, now)
             head.waited_for(clock.causes(head.mark, head.unit.tenant))
-        head.cost_seconds = placement.deployment.pool.cost_seconds(placement.amounts)
+        head.cost_seconds = placement.pool.cost_seconds(placement.amounts)
         queue.spend(head.cost_seconds)
         queue.queue.granted(head)
+        if head.unit.affinity and len(head.options) > 1:
+            self._keep(head.unit.affinity, placement.deployment)
+
+    def _keep(self, affinity: str, deployment: Deployment) -> None:
+        """Remember where a conversation's prompt is cached; the oldest are forgotten."""
+        self._affine[affinity] = deployment
+        self._affine.move_to_end(affinity)
+        if len(self._affine) > AFFINITIES_MAX:
+            self._affine.popitem(last=False)
 
     def _place(
-        self, waiting: Waiting, reserve: float, held: dict[Deployment, Held], now: float
+        self, waiting: Waiting, reserve: float, held: dict[Pool, Held], now: float
     ) -> Placement:
         """The ready deployment with the most headroom, or the one that is ready first."""
+        kept = self._affine.get(waiting.unit.affinity) if waiting.unit.affinity else None
         best: Placement | None = None
         best_rank = (math.inf, 0.0)
         for deployment, amounts in waiting.options:
             ready_at, cause = deployment.ready_at(amounts, reserve, now)
-            hold = held.get(deployment)
+            hold = held.get(deployment.pool)
             if hold is not None and not deployment.pool.leaves_room_for(hold, amounts, now):
                 ready_at, cause = max(ready_at, hold.ready_at), Cause.HIGHER_CLASS
             if len(waiting.options) == 1:
                 return Placement(deployment, amounts, ready_at, cause)
-            rank = (ready_at, -deployment.pool.headroom(amounts))
+            headroom = deployment.pool.headroom(amounts)
+            if deployment is kept and ready_at <= now and headroom > AFFINITY_HEADROOM_MIN:
+                return Placement(deployment, amounts, ready_at, cause)
+            rank = (ready_at, -headroom)
             if best is None or rank < best_rank:
                 best, best_rank = Placement(deployment, amounts, ready_at, cause), rank
         assert best is not None, "a unit without options is never admitted"

@@ -125,7 +125,7 @@ class FairQueue:
         best: tuple[float, int, Waiting] | None = None
         for model in models:
             found = self._line_head(model)
-            if found is not None and (best is None or found[:2] < best[:2]):
+            if found is not None and (best is None or found < best):
                 best = found
         return best[2] if best is not None else None
 

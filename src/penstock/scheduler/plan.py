@@ -24,12 +24,22 @@ class ClassPlan(msgspec.Struct, frozen=True):
 
 
 class DeploymentPlan(msgspec.Struct, frozen=True):
-    """One callable target: the public models that it serves, its limits, how it charges."""
+    """One callable target: the public models that it serves, its limits, how it charges.
+
+    Deployments that name the same ``pool`` share its limits (an organisation's, a project's);
+    the first of them that has limits states them. Without a name it has a pool of its own.
+    """
 
     name: str
     models: tuple[str, ...]
     limits: LimitsPlan = LimitsPlan()
     charge: ChargeModel = ChargeModel()
+    pool: str | None = None
+
+    @property
+    def pool_name(self) -> str:
+        """The pool whose limits hold; a deployment's own has a name that no shared one has."""
+        return f"pool {self.pool}" if self.pool else f"deployment {self.name}"
 
 
 class Plan(msgspec.Struct, frozen=True):

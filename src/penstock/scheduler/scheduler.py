@@ -13,6 +13,7 @@ from heapq import heapify, heappop, heappush
 from itertools import count
 
 from penstock.limits.charge import failed_amounts, settled_amounts
+from penstock.limits.pool import LimitsPlan, Pool
 from penstock.scheduler.deployment import Deployment
 from penstock.scheduler.domain import ClassQueue, Domain, Placement
 from penstock.scheduler.events import (
@@ -56,6 +57,7 @@ class Scheduler:
     def __init__(self, plan: Plan, now: float) -> None:
         self._sequence = count()
         self._deployments: dict[str, Deployment] = {}
+        self._pools: dict[str, Pool] = {}
         self._domain_of: dict[str, Domain] = {}
         self._waiting: dict[str, Waiting] = {}
         self._flights: dict[str, Flight] = {}
@@ -248,7 +250,7 @@ class Scheduler:
 
     def _pay(self, flight: Flight, charged: Amounts, now: float) -> None:
         """Replace the reservation by what was charged, in the limits and in fairness."""
-        pool, reserved = flight.placement.deployment.pool, flight.placement.amounts
+        pool, reserved = flight.placement.pool, flight.placement.amounts
         pool.settle(reserved, charged, now)
         queue = self._class_queue(flight.waiting)
         if queue is not None:
@@ -293,14 +295,22 @@ class Scheduler:
 
     def _adopt(self, plan: Plan, now: float) -> None:
         """Make the deployments and domains of a plan, keeping what is known of the limits."""
+        pools, self._pools = self._pools, {}
+        for name, limits in _limits_by_pool(plan).items():
+            pool = pools.get(name)
+            if pool is None:
+                pool = Pool(limits, now)
+            else:
+                pool.replan(limits, now)
+            self._pools[name] = pool
         before, self._deployments = self._deployments, {}
         for deployment_plan in plan.deployments:
+            pool = self._pools[deployment_plan.pool_name]
             deployment = before.get(deployment_plan.name)
             if deployment is None:
-                deployment = Deployment(deployment_plan, now)
-            else:
-                deployment.plan = deployment_plan
-                deployment.pool.replan(deployment_plan.limits, now)
+                deployment = Deployment(deployment_plan, pool)
+            # What is in flight was taken from the old pool and is given back there.
+            deployment.plan, deployment.pool = deployment_plan, pool
             self._deployments[deployment_plan.name] = deployment
         self.domains = [
             Domain(group, plan.classes, plan.tenant_weights, now)
@@ -318,17 +328,27 @@ def _eviction(waiting: Waiting, reason: EvictionReason, now: float) -> Eviction:
     return Eviction(waiting.unit.unit_id, reason, now - waiting.submitted_at)
 
 
+def _limits_by_pool(plan: Plan) -> dict[str, LimitsPlan]:
+    """The limits of every pool: as the first of its deployments states them that states any."""
+    found: dict[str, LimitsPlan] = {}
+    for deployment in plan.deployments:
+        if found.get(deployment.pool_name, LimitsPlan()) == LimitsPlan():
+            found[deployment.pool_name] = deployment.limits
+    return found
+
+
 def _competing(deployments: dict[str, Deployment]) -> list[list[Deployment]]:
-    """Group deployments that serve a model in common, directly or through others."""
+    """Group deployments that share a model or a pool, directly or through others."""
     groups: list[tuple[set[str], list[Deployment]]] = []
     for deployment in deployments.values():
-        models, members = set(deployment.plan.models), [deployment]
+        shared = {deployment.plan.pool_name, *deployment.plan.models}
+        members = [deployment]
         apart = []
-        for group_models, group_members in groups:
-            if models & group_models:
-                models |= group_models
+        for group_shared, group_members in groups:
+            if shared & group_shared:
+                shared |= group_shared
                 members = group_members + members
             else:
-                apart.append((group_models, group_members))
-        groups = [*apart, (models, members)]
+                apart.append((group_shared, group_members))
+        groups = [*apart, (shared, members)]
     return [members for _, members in groups]

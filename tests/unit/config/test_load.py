@@ -130,6 +130,12 @@ import = "no_such_module"
             '6: deployments.d.model = "a b": callers cannot ask for a model of this name',
         ),
         (
+            PROVIDER
+            + "[deployments.d]\nprovider='p'\npool='o'\nrpm=1\n"
+            + "[deployments.e]\nprovider='p'\npool='o'\nrpm=2",
+            '10: deployments.e.pool = "o": the limits of this pool stand at deployments.d already',
+        ),
+        (
             PROVIDER + "[deployments.d]\nprovider='p'\n[deployments.e]\nprovider='p'\nmodel='d'",
             "6: deployments.e: is the same target as deployments.d",
         ),

@@ -165,6 +165,45 @@ def test_a_unit_passes_a_blocked_one_where_it_does_not_delay_it():
     assert [(grant.unit_id, grant.deployment) for grant in second.grants] == [("3", "tight")]
 
 
+def _unit(name: str, model: str = "a", class_name: str = "interactive", **fields) -> Submitted:
+    return Submitted(
+        Unit(name, model, "t", class_name, Estimate(1, 0), RunPlace(name, 0), **fields)
+    )
+
+
+def test_deployments_of_one_pool_share_its_limits():
+    limits = LimitsPlan({LimitName.RPM: 60}, None, 2)
+    one = DeploymentPlan("one", ("a",), limits, pool="org")
+    two = DeploymentPlan("two", ("b",), pool="org")
+    scheduler = Scheduler(Plan((ClassPlan("interactive", 0),), (one, two)), 0.0)
+
+    decisions = scheduler.tick(0.0, [_unit("1"), _unit("2", "b"), _unit("3"), _unit("4", "b")])
+
+    assert ["one", "two"] == [grant.deployment for grant in decisions.grants]
+
+
+def test_among_deployments_the_one_with_most_headroom_takes_the_unit():
+    limits = LimitsPlan({LimitName.RPM: 60}, None, 10)
+    plans = tuple(DeploymentPlan(name, ("a",), limits) for name in ("one", "two"))
+    scheduler = Scheduler(Plan((ClassPlan("interactive", 0),), plans), 0.0)
+
+    granted = [scheduler.tick(0.0, [_unit(str(n))]).grants[0].deployment for n in range(4)]
+
+    assert ["one", "two", "one", "two"] == granted
+
+
+def test_a_conversation_stays_where_its_prompt_is_cached():
+    limits = LimitsPlan({LimitName.RPM: 60}, None, 10)
+    plans = tuple(DeploymentPlan(name, ("a",), limits) for name in ("one", "two"))
+    scheduler = Scheduler(Plan((ClassPlan("interactive", 0),), plans), 0.0)
+
+    submitted = [_unit(str(n), affinity="talk") for n in range(12)]
+    granted = [scheduler.tick(0.0, [each]).grants[0].deployment for each in submitted]
+
+    assert ["one"] * 7 == granted[:7]
+    assert "two" in granted[7:], "until there is hardly any room"
+
+
 def test_a_unit_that_can_never_fit_is_refused_with_the_limit(world_type):
     world = world_type(world_type.plan(rpm=60, tpm=1_000))
 
