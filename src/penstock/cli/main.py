@@ -22,6 +22,7 @@ EXIT_INTERRUPTED: Final = 130
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "serve": ("serve", "Run the service: chains and LLM calls through one scheduler."),
     "sandbox": ("sandbox", "Run a provider without a model that enforces real rate limits."),
+    "simulate": ("simulate", "Play a workload in virtual time: what if, and beside others."),
     "check-config": ("check_config", "Check a configuration file; report every problem at once."),
     "keys": ("keys", "Create, list and revoke API keys."),
     "version": ("version", "Print the versions of Penstock and of what it runs on."),

@@ -113,18 +113,23 @@ class Counters(msgspec.Struct):
 class _Bucket:
     """A level that refills continuously up to a capacity; corrections may push it below 0."""
 
-    __slots__ = ("capacity", "level", "rate", "updated_at")
+    __slots__ = ("capacity", "level", "rate", "taken", "unused", "updated_at")
 
     def __init__(self, rate: float, capacity: float, start: float) -> None:
         self.rate = rate
         self.capacity = capacity
         self.level = capacity
         self.updated_at = start
+        self.taken = 0.0
+        self.unused = 0.0
 
     def advance(self, now: float) -> None:
         if now > self.updated_at:
             refilled = self.level + self.rate * (now - self.updated_at)
-            self.level = min(self.capacity, refilled)
+            if refilled > self.capacity:
+                self.unused += refilled - self.capacity
+                refilled = self.capacity
+            self.level = refilled
             self.updated_at = now
 
     def wait_seconds(self, now: float, amount: float) -> float:
@@ -137,6 +142,7 @@ class _Bucket:
 
     def take(self, now: float, amount: float) -> None:
         self.advance(now)
+        self.taken += amount
         self.level = min(self.capacity, self.level - amount)
 
     def remaining(self, now: float) -> float:
@@ -152,7 +158,7 @@ class _Bucket:
 class _Window:
     """A counter that starts again at every multiple of its period after ``start``."""
 
-    __slots__ = ("capacity", "index", "period_seconds", "start", "used")
+    __slots__ = ("capacity", "index", "period_seconds", "start", "taken", "unused", "used")
 
     def __init__(self, period_seconds: float, capacity: float, start: float) -> None:
         self.period_seconds = period_seconds
@@ -160,10 +166,13 @@ class _Window:
         self.start = start
         self.index = 0
         self.used = 0.0
+        self.taken = 0.0
+        self.unused = 0.0
 
     def advance(self, now: float) -> None:
         index = math.floor((now - self.start + CLOCK_TOLERANCE_SECONDS) / self.period_seconds)
         if index > self.index:
+            self.unused += (index - self.index) * self.capacity - self.used
             self.index = index
             self.used = 0.0
 
@@ -176,6 +185,7 @@ class _Window:
 
     def take(self, now: float, amount: float) -> None:
         self.advance(now)
+        self.taken += amount
         self.used = max(0.0, self.used + amount)
 
     def remaining(self, now: float) -> float:
@@ -192,6 +202,20 @@ class _Window:
 
 
 _Gauge: TypeAlias = _Bucket | _Window
+
+
+class Account(msgspec.Struct, frozen=True):
+    """What became of one limit since the start.
+
+    ``taken`` was charged, what was given back taken off again; ``unused`` is refill that found
+    the bucket full, or what a window still held when it ended: lost to everybody. ``level`` is
+    what is there now (negative: a debt), of ``capacity``.
+    """
+
+    taken: float
+    unused: float
+    level: float
+    capacity: float
 
 
 class ProviderWorld:
@@ -276,6 +300,13 @@ class ProviderWorld:
                 remaining=self.limits.concurrency - self.counters.in_flight,
             )
         return readings
+
+    def account(self, now: float, limit: LimitName) -> Account:
+        """What became of a limit. Raises KeyError where there is none of that name."""
+        gauge = self._gauges[limit]
+        gauge.advance(now)
+        level = gauge.level if isinstance(gauge, _Bucket) else gauge.capacity - gauge.used
+        return Account(gauge.taken, gauge.unused, level, gauge.capacity)
 
     def reset_counters(self) -> None:
         """Count from zero again; what is in flight stays counted, limits stay as they are."""

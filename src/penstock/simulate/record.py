@@ -1,0 +1,149 @@
+"""What is noted while a simulation runs: little, since it runs for every event.
+
+Calls and runs are kept whole; what cannot be computed from them afterwards is added up here:
+the use of each limit, the refill that was lost while work waited, and what each of several
+tenants with equal backlogs was given at the same time.
+"""
+
+from __future__ import annotations
+
+from penstock.providers.base import Failure, FailureKind
+from penstock.simulate.provider_world import ProviderWorld
+from penstock.simulate.runs import Call
+from penstock.simulate.scenario import Scenario, charged_amounts
+from penstock.units import LimitName
+
+
+class Sample:
+    """The state at one moment, for the picture: levels by site and limit."""
+
+    __slots__ = ("at", "levels", "waiting")
+
+    def __init__(self, at: float, levels: list[dict[LimitName, float]], waiting: int) -> None:
+        self.at = at
+        self.levels = levels
+        self.waiting = waiting
+
+
+class Record:
+    """The books of one simulation; times are virtual seconds."""
+
+    def __init__(self, scenario: Scenario, worlds: list[ProviderWorld]) -> None:
+        self.calls: list[Call] = []
+        self.attempts = 0
+        self.answers_429 = 0
+        self.answers_failed = 0
+        self.samples: list[Sample] = []
+        self.shares: dict[str, float] = {}
+        self.shared_calls = 0
+        self.marks: list[dict[tuple[int, LimitName], tuple[float, float]]] = []
+        self.first_rank = min(each.rank for each in scenario.classes)
+        self._last_class = max(scenario.classes, key=lambda each: each.rank).name
+        self._settling_seconds = scenario.settling_seconds
+        self._seconds = scenario.seconds
+        self._worlds = worlds
+        self._rates = [site.rates() for site in scenario.sites]
+        self._charge = scenario.sites[0].plan.charge
+        self._waiting = 0
+        self._unused_seen: dict[tuple[int, LimitName], float] = {}
+        self.lost: dict[tuple[int, LimitName], float] = {}
+        batch_tenants = {run.tenant for run in scenario.runs if run.class_name == self._last_class}
+        self._backlog = dict.fromkeys(sorted(batch_tenants), 0)
+        self._backlog_seconds = dict.fromkeys(self._backlog, 0.0)
+        self.batch_tenants = len(self._backlog)
+        self._idle_tenants = self.batch_tenants
+        for site, rates in enumerate(self._rates):
+            for limit in rates:
+                self._unused_seen[site, limit] = 0.0
+                self.lost[site, limit] = 0.0
+
+    def ready(self, call: Call, now: float) -> None:
+        """A call waits from now on."""
+        self.calls.append(call)
+        self._wait(1, now)
+        if call.run.class_name == self._last_class:
+            call.cost_seconds = self._cost_seconds(call)
+            tenant = call.run.tenant
+            self._backlog_seconds[tenant] += call.cost_seconds
+            call.ahead_seconds = self._backlog_seconds[tenant]
+            self._idle_tenants -= not self._backlog[tenant]
+            self._backlog[tenant] += 1
+
+    def sent(self, now: float) -> None:
+        """A call is on its way: it does not wait."""
+        self.attempts += now >= self._settling_seconds
+        self._wait(-1, now)
+
+    def refused(self, failure: Failure, now: float) -> None:
+        """It waits again."""
+        self._wait(1, now)
+        if now < self._settling_seconds:
+            return
+        if failure.kind in (FailureKind.RATE, FailureKind.DAY, FailureKind.REJECTED):
+            self.answers_429 += 1
+        else:
+            self.answers_failed += 1
+
+    def accepted(self, call: Call, now: float) -> None:
+        """The provider took it."""
+        if call.run.class_name == self._last_class:
+            tenant = call.run.tenant
+            is_shared = not self._idle_tenants and now >= self._settling_seconds
+            if is_shared and now < self._seconds:
+                self.shares[tenant] = self.shares.get(tenant, 0.0) + call.cost_seconds
+                self.shared_calls += 1
+            self._unqueue(call)
+
+    def gave_up(self, call: Call, now: float) -> None:
+        """It is not sent any more."""
+        self._wait(-1, now)
+        if call.run.class_name == self._last_class:
+            self._unqueue(call)
+
+    def mark(self, now: float) -> None:
+        """The counted time begins, or ends: note what each limit has come to."""
+        self._flush(now)
+        marked = {}
+        for (site, limit), lost in self.lost.items():
+            marked[site, limit] = (self._worlds[site].account(now, limit).taken, lost)
+        self.marks.append(marked)
+
+    def close(self, now: float) -> None:
+        """Nothing more comes."""
+        while len(self.marks) < 2:
+            self.mark(now)
+
+    def sample(self, now: float) -> None:
+        """Note the levels."""
+        levels = [
+            {limit: world.account(now, limit).level for limit in rates}
+            for world, rates in zip(self._worlds, self._rates, strict=True)
+        ]
+        self.samples.append(Sample(now, levels, self._waiting))
+
+    def _unqueue(self, call: Call) -> None:
+        tenant = call.run.tenant
+        self._backlog[tenant] -= 1
+        self._backlog_seconds[tenant] -= call.cost_seconds
+        self._idle_tenants += not self._backlog[tenant]
+
+    def _wait(self, change: int, now: float) -> None:
+        if self._waiting == 0 or self._waiting + change == 0:
+            self._flush(now)
+        self._waiting += change
+
+    def _flush(self, now: float) -> None:
+        """Count the refill lost since the last look, if somebody waited since then."""
+        for key, seen in self._unused_seen.items():
+            unused = self._worlds[key[0]].account(now, key[1]).unused
+            if unused != seen:
+                if self._waiting:
+                    self.lost[key] += unused - seen
+                self._unused_seen[key] = unused
+
+    def _cost_seconds(self, call: Call) -> float:
+        step = call.step
+        amounts = charged_amounts(
+            self._charge, (step.tokens_input, step.tokens_output, step.tokens_output_max)
+        )
+        return max((amounts[name] / rate for name, rate in self._rates[0].items()), default=0.0)

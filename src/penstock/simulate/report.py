@@ -1,0 +1,317 @@
+"""What a simulation came to: figures, the gates that ours has to pass, tables.
+
+Figures are of what arrived after the settling time. Waits are from ready to the sending of the
+attempt that the provider took. A percentile is the smallest value that so many do not exceed.
+A limit *binds* when the work asks for most of it; its use and the refill that was lost while
+work waited are shares of what it refills.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from penstock.simulate.engine import Simulation
+from penstock.simulate.policies.table import POLICIES
+from penstock.simulate.record import Record
+from penstock.simulate.runs import Call, Ending
+from penstock.simulate.scenario import Scenario, charged_amounts
+from penstock.units import LimitName
+
+CREDIT_GRACE_WAIT_SECONDS = 60.0
+"""How long a class may go without before its floor serves it."""
+
+SHARED_CALLS_MIN = 200
+"""Fewer calls granted while every batch tenant waited say nothing about fairness."""
+
+
+class Spread(msgspec.Struct, frozen=True):
+    """How values spread; zeros where there were none."""
+
+    count: int
+    mean: float
+    p50: float
+    p95: float
+    p99: float
+    maximum: float
+
+
+class Figures(msgspec.Struct, frozen=True):
+    """One policy on one scenario. Seconds, shares of 1, counts.
+
+    ``wait`` and ``wait_single``: interactive calls, and those that are a run by themselves.
+    ``slowdown``: time of an interactive run over the time it takes unhindered. ``failures``: of
+    interactive and standard calls. ``refused``: calls that were refused, or removed at their
+    deadline, with the reason. ``goodput``: standard calls sent before their deadline, of
+    all. ``wait_batch_over_bound``: the largest batch wait as a share of its bound. Where a
+    figure has nothing to stand on it is None.
+    """
+
+    policy: str
+    wait: Spread
+    wait_single: Spread
+    chain: Spread
+    slowdown: Spread
+    failures: int
+    failures_batch: int
+    refused: int
+    goodput: float | None
+    use: float
+    lost: float
+    binding: str
+    answers_429: int
+    answers_failed: int
+    attempts: int
+    jain: float | None
+    wait_batch: Spread
+    wait_batch_over_bound: float
+    digest: str
+
+
+class Gate(msgspec.Struct, frozen=True):
+    """One bound on one figure, and whether it holds."""
+
+    name: str
+    value: float
+    bound: float
+    holds: bool
+
+
+def spread(values: Iterable[float]) -> Spread:
+    """How values spread."""
+    found = sorted(values)
+    if not found:
+        return Spread(0, 0.0, 0.0, 0.0, 0.0, 0.0)
+
+    def at(share: float) -> float:
+        return found[max(0, math.ceil(share * len(found)) - 1)]
+
+    return Spread(len(found), sum(found) / len(found), at(0.5), at(0.95), at(0.99), found[-1])
+
+
+def play(scenario: Scenario, policy: str) -> Figures:
+    """Play a scenario under a policy. Raises KeyError for an unknown one."""
+    entry = POLICIES[policy]
+    simulation = Simulation(scenario.alone() if entry.is_bound else scenario, entry.make)
+    digest = simulation.run()
+    return figures(simulation, policy, digest, binding_limit(scenario))
+
+
+def figures(simulation: Simulation, policy: str, digest: str, binding: LimitName) -> Figures:
+    """The figures of a simulation that has run."""
+    scenario, record = simulation.scenario, simulation.record
+    ranks = sorted(scenario.classes, key=lambda each: each.rank)
+    first, last = ranks[0].name, ranks[-1].name
+    counted = [call for call in record.calls if call.ready_at >= scenario.settling_seconds]
+    urgent = [call for call in counted if call.run.class_name == first]
+    batch = [call for call in counted if call.run.class_name == last]
+    middle = [call for call in counted if call.run.class_name not in (first, last)]
+    used, lost = _use(scenario, record, binding)
+    chains, slowdowns = _runs(scenario, urgent)
+    return Figures(
+        policy=policy,
+        wait=spread(_waits(urgent)),
+        wait_single=spread(_waits(call for call in urgent if len(call.run.steps) == 1)),
+        chain=spread(chains),
+        slowdown=spread(slowdowns),
+        failures=_failures(urgent) + _failures(middle),
+        failures_batch=sum(call.ending not in (None, Ending.SUCCESS) for call in batch),
+        refused=sum(call.ending in (Ending.REFUSED, Ending.EVICTED) for call in counted),
+        goodput=_goodput(middle),
+        use=used,
+        lost=lost,
+        binding=binding.value,
+        answers_429=record.answers_429,
+        answers_failed=record.answers_failed,
+        attempts=record.attempts,
+        jain=_jain(record),
+        wait_batch=spread(_wait_so_far(call, scenario) for call in batch),
+        wait_batch_over_bound=_over_bound(scenario, batch),
+        digest=digest,
+    )
+
+
+def binding_limit(scenario: Scenario) -> LimitName:
+    """The limit of which all work together asks most, over all sites."""
+    totals: dict[str, float] = {}
+    charge = scenario.sites[0].plan.charge
+    for run in scenario.runs:
+        for step in run.steps:
+            for limit, amount in charged_amounts(charge, step[:3]).items():
+                totals[limit] = totals.get(limit, 0.0) + amount
+    rates: dict[LimitName, float] = {}
+    for site in scenario.sites:
+        for limit, rate in site.rates().items():
+            rates[limit] = rates.get(limit, 0.0) + rate
+    return max(rates, key=lambda limit: totals.get(limit, 0.0) / rates[limit])
+
+
+def gates(ours: Figures, bound: Figures, scenario: Scenario) -> list[Gate]:
+    """What ours has to reach beside the bound, undisturbed or disturbed."""
+    disturbances = scenario.disturbances
+    is_disturbed = disturbances != type(disturbances)()
+    is_broken = disturbances.storm is not None or disturbances.outage is not None
+    attempts = max(1, ours.attempts)
+    found = [_at_most("failures", ours.failures, 0)]
+    if ours.jain is not None:
+        found.append(_at_least("jain", ours.jain, 0.98))
+    if is_broken:
+        return found
+    if is_disturbed:
+        found.append(_at_most("429s", ours.answers_429 / attempts, 0.002))
+        found.append(_at_most("chain p99", ours.chain.p99, 1.25 * bound.chain.p99 + 1.0))
+        if ours.wait_batch.count:
+            found.append(_at_least("use", ours.use, 0.98))
+        return found
+    found += [
+        _at_most("chain p99", ours.chain.p99, 1.10 * bound.chain.p99 + 0.1),
+        _at_most("chain mean", ours.chain.mean, 1.05 * bound.chain.mean + 0.1),
+        _at_most("wait p99", ours.wait_single.p99, 1.15 * bound.wait_single.p99 + 0.1),
+        _at_most("lost", ours.lost, 0.01),
+        _at_most("429s", ours.answers_429 / attempts, 0.001),
+        _at_most("batch wait", ours.wait_batch_over_bound, 1.0),
+    ]
+    if ours.goodput is not None:
+        found.append(_at_least("goodput", ours.goodput, 0.97))
+    return found
+
+
+def _at_most(name: str, value: float, bound: float) -> Gate:
+    return Gate(name, value, bound, value <= bound)
+
+
+def _at_least(name: str, value: float, bound: float) -> Gate:
+    return Gate(name, value, bound, value >= bound)
+
+
+def _waits(calls: Iterable[Call]) -> Iterable[float]:
+    return (call.accepted_at - call.ready_at for call in calls if call.accepted_at is not None)
+
+
+def _wait_so_far(call: Call, scenario: Scenario) -> float:
+    """How long a call waited, or has waited when the arrivals end."""
+    until = scenario.seconds if call.accepted_at is None else call.accepted_at
+    return max(0.0, until - call.ready_at)
+
+
+def _failures(calls: Iterable[Call]) -> int:
+    """Calls that were sent and not answered, or given up; a refusal is an honest answer."""
+    return sum(call.ending in (None, Ending.GAVE_UP) for call in calls)
+
+
+def _goodput(calls: Sequence[Call]) -> float | None:
+    """Calls with a deadline that were sent before it, of all of them."""
+    due = [call for call in calls if call.deadline is not None]
+    if not due:
+        return None
+    good = sum(
+        call.accepted_at is not None
+        and call.deadline is not None
+        and call.accepted_at <= call.deadline
+        for call in due
+    )
+    return good / len(due)
+
+
+def _runs(scenario: Scenario, calls: Iterable[Call]) -> tuple[list[float], list[float]]:
+    """The times of chains, and the slowdowns of all runs, that began in the counted time."""
+    timing = scenario.timing
+    chains, slowdowns = [], []
+    for call in calls:
+        run = call.run
+        if not call.is_last or call.ending is not Ending.SUCCESS or call.ended_at is None:
+            continue
+        if run.arrival < scenario.settling_seconds:
+            continue
+        seconds = call.ended_at - run.arrival
+        unhindered = sum(
+            step.tool_seconds
+            + 2 * timing.one_way_seconds
+            + timing.first_token_seconds
+            + timing.seconds_per_token_input * step.tokens_input
+            + step.tokens_output / timing.tokens_per_second
+            for step in run.steps
+        )
+        slowdowns.append(seconds / unhindered)
+        if len(run.steps) > 1:
+            chains.append(seconds)
+    return chains, slowdowns
+
+
+def _use(scenario: Scenario, record: Record, limit: LimitName) -> tuple[float, float]:
+    """The use of a limit over all sites, and what was lost of it while work waited."""
+    begin, end = record.marks[0], record.marks[1]
+    refill = used = lost = 0.0
+    for number, site in enumerate(scenario.sites):
+        rate = site.rates().get(limit)
+        if rate is None:
+            continue
+        refill += rate * (scenario.seconds - scenario.settling_seconds)
+        used += end[number, limit][0] - begin[number, limit][0]
+        lost += end[number, limit][1] - begin[number, limit][1]
+    return (used / refill, lost / refill) if refill else (0.0, 0.0)
+
+
+def _jain(record: Record) -> float | None:
+    """Jain's index of what the batch tenants were given while each of them had work waiting."""
+    shares = list(record.shares.values())
+    if record.shared_calls < SHARED_CALLS_MIN or record.batch_tenants < 2:
+        return None
+    return sum(shares) ** 2 / (record.batch_tenants * sum(share * share for share in shares))
+
+
+def _over_bound(scenario: Scenario, calls: Iterable[Call]) -> float:
+    """The largest wait of a batch call over what is promised for it.
+
+    Promised: what its tenant had waiting when it came, it included, in dominant seconds, times
+    the tenants, over the floor of its class, after the grace; that is the fluid bound of fair
+    queueing at the class's least rate.
+    """
+    plan = max(scenario.classes, key=lambda each: each.rank)
+    if plan.min_share <= 0:
+        return 0.0
+    tenants = len({run.tenant for run in scenario.runs if run.class_name == plan.name})
+    return max(
+        (
+            _wait_so_far(call, scenario)
+            / (call.ahead_seconds * tenants / plan.min_share + CREDIT_GRACE_WAIT_SECONDS)
+            for call in calls
+        ),
+        default=0.0,
+    )
+
+
+def table(found: Sequence[Figures]) -> list[list[str]]:
+    """Policies as rows of text, the first row being the heads."""
+    head = [
+        "policy", "wait p50", "p95", "p99", "max", "chain mean", "p99", "slowdown p99",
+        "failed", "batch failed", "refused", "goodput", "use", "lost", "429s",
+        "jain", "batch wait max",
+    ]  # fmt: skip
+    return [head, *(_row(each) for each in found)]
+
+
+def _row(each: Figures) -> list[str]:
+    return [
+        each.policy,
+        *(f"{value:.2f}" for value in (each.wait.p50, each.wait.p95, each.wait.p99)),
+        f"{each.wait.maximum:.1f}",
+        f"{each.chain.mean:.2f}",
+        f"{each.chain.p99:.2f}",
+        f"{each.slowdown.p99:.2f}",
+        str(each.failures),
+        str(each.failures_batch),
+        str(each.refused),
+        _share(each.goodput),
+        f"{each.use:.3f}",
+        f"{each.lost:.3f}",
+        str(each.answers_429),
+        _share(each.jain),
+        f"{each.wait_batch.maximum:.0f}",
+    ]
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

@@ -1,0 +1,203 @@
+"""The suite: every trace under every load, burst and charge model, then under disturbances.
+
+Each cell is played by every policy and by the bounds; ours is held to the gates. Cells are
+independent, so they are played in two processes; the result does not depend on how many.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import lru_cache
+from itertools import product
+from pathlib import Path
+from statistics import median
+from typing import Literal
+
+import msgspec
+
+from penstock.errors import ConfigError
+from penstock.simulate.disturbances import NAMED
+from penstock.simulate.policies.table import BOUND, OURS
+from penstock.simulate.report import Figures, Gate, gates, play
+from penstock.simulate.workloads import (
+    SYNTHETIC,
+    Row,
+    Shape,
+    read_rows,
+    scenario_of,
+    synthetic_rows,
+)
+
+LOADS = (0.8, 1.2, 3.0)
+BURSTS: tuple[float | None, ...] = (60.0, 10.0, 2.0, None)
+CHARGES: tuple[Literal["anthropic", "openai"], ...] = ("anthropic", "openai")
+PROCESSES = 2
+DISTURBED_LOAD = 1.2
+DISTURBED_BURSTS = (60.0, 10.0)
+REQUESTS_BIND = "mooncake_conv"
+"""Where this trace is played, requests bind, not tokens: its prompts are the largest."""
+
+TRACES = ("azure2023_code", "azure2023_conv", "mooncake_conv", "ragpulse", "servegen_tenants")
+"""The traces that a directory is expected to hold; others in it are played, too."""
+
+
+class Cell(msgspec.Struct, frozen=True):
+    """One world of the suite: a file or the name of a synthetic pattern, and a shape."""
+
+    workload: str
+    disturbance: str
+    shape: Shape
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        burst_seconds = self.shape.burst_seconds
+        burst = "window" if burst_seconds is None else f"{burst_seconds:g}s"
+        trace = Path(self.workload).stem
+        words = [trace, f"{self.shape.load:g}x", burst, self.shape.charge]
+        return " ".join(words if self.disturbance == "none" else [*words, self.disturbance])
+
+
+class CellResult(msgspec.Struct, frozen=True):
+    """What each policy came to in a cell, and the gates of ours."""
+
+    name: str
+    figures: list[Figures]
+    gates: list[Gate]
+
+
+def samples() -> Path:
+    """The directory of the sample traces: beside the package in a wheel, else in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    shipped = package / "traces"
+    return shipped if shipped.is_dir() else package.parents[1] / "tests" / "data" / "traces"
+
+
+def cells(traces: Path, seconds: float, seed: int) -> list[Cell]:
+    """All cells for the traces in a directory. Raises ConfigError where there are none."""
+    files = sorted(traces.glob("*.csv"))
+    if not files:
+        raise ConfigError([f"{traces}: there is no trace (*.csv) in it"])
+    base = Shape(seconds=seconds, seed=seed)
+    found = []
+    for file, load, burst, charge in product(files, LOADS, BURSTS, CHARGES):
+        shape = msgspec.structs.replace(
+            _bound_by(file.stem, base), load=load, burst_seconds=burst, charge=charge
+        )
+        found.append(Cell(str(file), "none", shape))
+    workloads = [str(files[0]), "bursts"]
+    disturbed = [name for name in NAMED if name != "none"]
+    for workload, name, burst, charge in product(workloads, disturbed, DISTURBED_BURSTS, CHARGES):
+        shape = msgspec.structs.replace(
+            _bound_by(Path(workload).stem, base),
+            load=DISTURBED_LOAD,
+            burst_seconds=burst,
+            charge=charge,
+            disturbances=NAMED[name],
+        )
+        found.append(Cell(workload, name, shape))
+    return found
+
+
+def _bound_by(trace: str, shape: Shape) -> Shape:
+    if trace == REQUESTS_BIND:
+        return msgspec.structs.replace(shape, binding="requests")
+    return shape
+
+
+@lru_cache(maxsize=8)
+def rows_of(workload: str, seconds: float, seed: int) -> Sequence[Row]:
+    """The rows of a file or of a synthetic pattern. Raises ConfigError."""
+    if workload in SYNTHETIC:
+        return synthetic_rows(workload, seconds, seed)
+    path = Path(workload)
+    if not path.exists() and (samples() / f"{workload}.csv").exists():
+        path = samples() / f"{workload}.csv"
+    return read_rows(path)
+
+
+def play_cell(cell: Cell, policies: Sequence[str]) -> CellResult:
+    """Play one cell; ours and the bound are among the policies."""
+    rows = rows_of(cell.workload, cell.shape.seconds, cell.shape.seed)
+    scenario = scenario_of(cell.name, rows, cell.shape)
+    figures = {policy: play(scenario, policy) for policy in policies}
+    found = gates(figures[OURS], figures[BOUND], scenario)
+    return CellResult(cell.name, list(figures.values()), found)
+
+
+def play_all(chosen: Sequence[Cell], policies: Sequence[str]) -> Iterator[tuple[int, CellResult]]:
+    """Play cells in two processes; gives the number of each with its result, as they end."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(PROCESSES, mp_context=context) as pool:
+        pending = {
+            pool.submit(play_cell, cell, policies): number for number, cell in enumerate(chosen)
+        }
+        try:
+            for future in as_completed(pending):
+                yield pending.pop(future), future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def cell_table(results: Sequence[CellResult]) -> list[list[str]]:
+    """A row for each cell: ours beside the bound, and the gates that do not hold."""
+    head = ["cell", "wait p99", "bound", "chain mean", "bound", "chain p99", "bound", "use",
+            "lost", "429s", "jain", "goodput", "does not hold"]  # fmt: skip
+    lines = [head]
+    for result in results:
+        by_policy = {each.policy: each for each in result.figures}
+        ours, bound = by_policy[OURS], by_policy[BOUND]
+        broken = [f"{gate.name} {gate.value:.3g} for {gate.bound:.3g}"
+                  for gate in result.gates if not gate.holds]  # fmt: skip
+        lines.append(
+            [
+                result.name,
+                f"{ours.wait_single.p99:.2f}",
+                f"{bound.wait_single.p99:.2f}",
+                f"{ours.chain.mean:.2f}",
+                f"{bound.chain.mean:.2f}",
+                f"{ours.chain.p99:.2f}",
+                f"{bound.chain.p99:.2f}",
+                f"{ours.use:.3f}",
+                f"{ours.lost:.3f}",
+                str(ours.answers_429),
+                "-" if ours.jain is None else f"{ours.jain:.3f}",
+                "-" if ours.goodput is None else f"{ours.goodput:.3f}",
+                "; ".join(broken) or "-",
+            ]
+        )
+    return lines
+
+
+def policy_table(results: Sequence[CellResult]) -> list[list[str]]:
+    """A row for each policy over all cells: medians, and sums of what should not be."""
+    head = ["policy", "wait p99 median", "worst", "chain p99 / bound median", "worst",
+            "use median", "429s", "failed", "batch failed", "goodput median"]  # fmt: skip
+    lines = [head]
+    by_policy: dict[str, list[tuple[Figures, Figures]]] = {}
+    for result in results:
+        bound = next(each for each in result.figures if each.policy == BOUND)
+        for each in result.figures:
+            by_policy.setdefault(each.policy, []).append((each, bound))
+    for policy, pairs in by_policy.items():
+        found = [each for each, _ in pairs]
+        waits = [each.wait.p99 for each in found]
+        ratios = [each.chain.p99 / bound.chain.p99 for each, bound in pairs if bound.chain.p99]
+        goodputs = [each.goodput for each in found if each.goodput is not None]
+        lines.append(
+            [
+                policy,
+                f"{median(waits):.2f}",
+                f"{max(waits):.1f}",
+                f"{median(ratios):.2f}" if ratios else "-",
+                f"{max(ratios):.2f}" if ratios else "-",
+                f"{median(each.use for each in found):.3f}",
+                str(sum(each.answers_429 for each in found)),
+                str(sum(each.failures for each in found)),
+                str(sum(each.failures_batch for each in found)),
+                f"{median(goodputs):.3f}" if goodputs else "-",
+            ]
+        )
+    return lines

@@ -1,0 +1,90 @@
+"""Figures and gates: what is counted, and when a bound does not hold."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from penstock.simulate.provider_world import ProviderLimits
+from penstock.simulate.report import gates, play, spread, table
+
+LIMITS = ProviderLimits(rpm=600, burst_seconds=10)
+
+
+def test_a_percentile_is_the_smallest_value_that_so_many_do_not_exceed():
+    found = spread(float(n) for n in range(100, 0, -1))
+
+    assert (found.p50, found.p95, found.p99, found.maximum) == (50.0, 95.0, 99.0, 100.0)
+    assert found.mean == 50.5
+    assert spread([]).count == 0
+
+
+def test_use_and_loss_are_shares_of_the_refill(worlds):
+    """Ten requests a second for 60 s: 300 come at once, 200 s' worth of bucket is one bucket."""
+    runs = [worlds.run(f"b{n}", 30.0, "batch") for n in range(300)]
+    scenario = worlds.scenario(runs, LIMITS, seconds=60.0)
+    fifo = play(scenario, "fifo")
+
+    assert fifo.binding == "rpm"
+    assert fifo.use == pytest.approx(0.5, abs=0.01)
+    assert fifo.lost <= 0.005, "what was lost before anybody came does not count"
+
+
+def test_refill_that_is_lost_while_somebody_waits_is_counted(worlds):
+    """One worker pool of 32, calls of 10 s: the bucket is full while the others wait."""
+    runs = [worlds.run(f"b{n}", 0.0, "batch", output=800) for n in range(200)]
+    sdk = play(worlds.scenario(runs, LIMITS, seconds=60.0), "sdk-retries")
+
+    assert 0.4 < sdk.lost < 0.8
+
+
+def test_what_arrived_before_the_settling_time_is_not_counted(worlds):
+    runs = [worlds.run(f"i{n}", float(n)) for n in range(60)]
+    scenario = worlds.scenario(runs, LIMITS, seconds=60.0, settling_seconds=20.0)
+
+    assert play(scenario, "penstock").wait.count == 40
+
+
+def test_jain_looks_at_the_time_in_which_every_tenant_waits(worlds):
+    runs = [
+        worlds.run(f"{tenant}{n}", 0.0, "batch", tenant=tenant)
+        for tenant, calls in (("a", 900), ("b", 300))
+        for n in range(calls)
+    ]
+    scenario = worlds.scenario(runs, LIMITS, seconds=60.0)
+
+    jain = {policy: play(scenario, policy).jain for policy in ("penstock", "fifo")}
+    assert jain["penstock"] == pytest.approx(1.0, abs=0.001)
+    assert jain["fifo"] is None or jain["fifo"] < 0.8
+
+
+def test_a_refusal_is_no_failure_and_spoils_the_goodput(worlds):
+    runs = [worlds.run(f"s{n}", 1.0, "standard", patience_seconds=5.0) for n in range(300)]
+    found = play(worlds.scenario(runs, LIMITS, seconds=60.0), "penstock")
+
+    assert found.failures == 0
+    assert found.refused > 50
+    assert found.goodput is not None
+    assert found.goodput == pytest.approx(1 - found.refused / 300)
+
+
+def test_gates_say_by_how_much_they_are_missed(worlds):
+    runs = [worlds.run(f"i{n}", n * 0.2, steps=3) for n in range(100)]
+    scenario = worlds.scenario(runs, LIMITS)
+    bound = play(scenario, "alone-fifo")
+    ours = play(scenario, "penstock")
+
+    assert all(gate.holds for gate in gates(ours, bound, scenario))
+    slow = msgspec.structs.replace(
+        ours, chain=msgspec.structs.replace(ours.chain, p99=2 * ours.chain.p99), failures=1
+    )
+    missed = {gate.name: gate for gate in gates(slow, bound, scenario) if not gate.holds}
+    assert missed.keys() == {"chain p99", "failures"}
+    assert missed["chain p99"].bound == pytest.approx(1.1 * bound.chain.p99 + 0.1)
+
+
+def test_a_table_has_a_cell_for_each_head(worlds):
+    found = [play(worlds.scenario([worlds.run("i", 0.0)], LIMITS), "penstock")]
+    lines = table(found)
+
+    assert {len(line) for line in lines} == {len(lines[0])}

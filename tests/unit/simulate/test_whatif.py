@@ -1,0 +1,89 @@
+"""What if: changes of a configuration, and the world that it stands for."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from penstock.config.model import ClassTable, Config
+from penstock.dispatch.planning import plan_of
+from penstock.errors import ConfigError
+from penstock.simulate.report import play
+from penstock.simulate.whatif import changed, scenario_of_config
+from penstock.simulate.workloads import Row
+
+CONFIG = msgspec.convert(
+    {
+        "providers": {"p": {"kind": "openai", "base_url": "http://127.0.0.1/v1"}},
+        "deployments": {"gpt.4": {"provider": "p", "model": "gpt", "rpm": 60, "burst_seconds": 5}},
+        "classes": {"interactive": {"rank": 0}, "batch": {"rank": 1, "reserve": 1.0}},
+    },
+    Config,
+)
+ROWS = [Row(n * 0.5, 100, 10, class_name="interactive", model="gpt") for n in range(240)]
+
+
+def test_a_change_multiplies_or_sets():
+    assert changed(CONFIG, "deployments.gpt.4.rpm=2x").deployments["gpt.4"].rpm == 120
+    assert changed(CONFIG, "deployments.gpt.4.tpm=1_000").deployments["gpt.4"].tpm == 1_000
+    assert changed(CONFIG, "classes.batch.order=deadline").classes["batch"].order == "deadline"
+    assert changed(CONFIG, "tenants.new.weight=3").tenants["new"].weight == 3
+    assert CONFIG.deployments["gpt.4"].rpm == 60
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("deployments.gpt.4.rpm", "write TABLE.NAME.FIELD=VALUE"),
+        ("server.port.x=1", "write TABLE.NAME.FIELD=VALUE"),
+        ("deployments.other.rpm=2x", "no deployments.other; there are gpt.4"),
+        ("deployments.gpt.4.tpm=2x", "on a number that is set"),
+        ("deployments.gpt.4.rpm=0x", "a factor above 0"),
+        ("deployments.gpt.4.rpm=fast", "rpm"),
+        ("deployments.gpt.4.rpmm=1", "rpmm"),
+        ("classes.batch.rank=0", "share a rank"),
+    ],
+)
+def test_a_bad_change_is_told(change, said):
+    with pytest.raises(ConfigError) as raised:
+        changed(CONFIG, change)
+    assert said in raised.value.problems[0]
+
+
+def test_twice_the_limit_halves_the_wait():
+    waits = []
+    for config in (CONFIG, changed(CONFIG, "deployments.gpt.4.rpm=2x")):
+        scenario = scenario_of_config(config, plan_of(config), ROWS, 120.0, 0)
+        waits.append(play(scenario, "penstock").wait.p95)
+
+    assert waits[0] > 45.0
+    assert waits[1] < 5.0
+
+
+def test_rows_keep_what_they_name_and_sessions_are_chains():
+    rows = [
+        Row(5.0, 10, 1, session="s", tenant="a"),
+        Row(6.0, 20, 1, session="s", tenant="a"),
+        Row(7.0, 30, 1, tenant="b", class_name="batch", deadline_seconds=9.0),
+        Row(500.0, 40, 1),
+    ]
+    runs = scenario_of_config(CONFIG, plan_of(CONFIG), rows, 120.0, 0).runs
+
+    assert [(run.arrival, run.tenant, run.class_name, len(run.steps)) for run in runs] == [
+        (0.0, "a", "interactive", 2),
+        (2.0, "b", "batch", 1),
+    ]
+    assert [run.patience_seconds for run in runs] == [None, 9.0]
+    assert {run.model for run in runs} == {"openai/gpt"}
+
+
+@pytest.mark.parametrize("row", [Row(0.0, 1, 1, model="other"), Row(0.0, 1, 1, class_name="none")])
+def test_a_row_that_does_not_fit_the_configuration_is_told(row):
+    with pytest.raises(ConfigError, match="the workload names"):
+        scenario_of_config(CONFIG, plan_of(CONFIG), [row], 120.0, 0)
+
+
+def test_a_configuration_without_deployments_is_told():
+    empty = Config(classes={"interactive": ClassTable(rank=0)})
+    with pytest.raises(ConfigError, match="no deployment"):
+        scenario_of_config(empty, plan_of(empty), ROWS, 120.0, 0)

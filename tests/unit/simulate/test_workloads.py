@@ -1,0 +1,125 @@
+"""Workloads: rows out of files and patterns, and worlds with the load that was asked for."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from penstock.errors import ConfigError
+from penstock.simulate.report import binding_limit
+from penstock.simulate.scenario import charged_amounts
+from penstock.simulate.suite import TRACES, samples
+from penstock.simulate.workloads import (
+    SYNTHETIC,
+    Row,
+    Shape,
+    read_rows,
+    scenario_of,
+    synthetic_rows,
+)
+
+
+def share_of(scenario, class_name=None):
+    """What a class, or all, takes of the binding limit."""
+    limit = binding_limit(scenario)
+    site = scenario.sites[0]
+    taken = sum(
+        charged_amounts(site.plan.charge, step[:3])[limit]
+        for run in scenario.runs
+        if class_name in (None, run.class_name)
+        for step in run.steps
+    )
+    return taken / (site.rates()[limit] * scenario.seconds)
+
+
+@pytest.mark.parametrize("workload", [*TRACES, *SYNTHETIC])
+@pytest.mark.parametrize("charge", ["anthropic", "openai"])
+def test_a_world_has_the_load_that_was_asked_for(workload, charge):
+    if workload in SYNTHETIC:
+        rows = synthetic_rows(workload, 600.0, 0)
+    else:
+        rows = read_rows(samples() / f"{workload}.csv")
+    scenario = scenario_of(workload, rows, Shape(load=1.2, charge=charge))
+
+    assert share_of(scenario) == pytest.approx(1.2, rel=0.05)
+    assert 0.3 <= share_of(scenario, "interactive") <= 0.4
+    assert share_of(scenario, "standard") == pytest.approx(0.1, rel=0.1)
+
+
+def test_every_call_fits_the_smallest_burst():
+    rows = read_rows(samples() / "servegen_tenants.csv")
+    for charge in ("anthropic", "openai"):
+        scenario = scenario_of("w", rows, Shape(burst_seconds=2.0, charge=charge))
+        site = scenario.sites[0]
+        for run in scenario.runs:
+            for step in run.steps:
+                amounts = charged_amounts(site.plan.charge, step[:3])
+                assert amounts["tpm"] <= site.rates().get("tpm", 1e9) * 2.0
+                assert amounts["itpm"] <= site.rates().get("itpm", 1e9) * 2.0
+
+
+def test_the_seed_decides_everything_and_the_load_changes_no_interactive_run():
+    rows = read_rows(samples() / "azure2023_code.csv")
+    one, same, other = (scenario_of("w", rows, Shape(seed=seed)) for seed in (1, 1, 2))
+    heavier = scenario_of("w", rows, Shape(seed=1, load=3.0))
+
+    assert one.runs == same.runs
+    assert one.runs != other.runs
+    assert one.alone().runs == heavier.alone().runs
+
+
+def test_rows_of_one_session_are_chains_of_up_to_five():
+    rows = [Row(float(n), 100, 10, session="a") for n in range(7)]
+    rows += [Row(n / 3 + 0.1, 100, 10, session=f"alone-{n}") for n in range(200)]
+    scenario = scenario_of("w", sorted(rows), Shape(seconds=60.0))
+    steps = [len(run.steps) for run in scenario.alone().runs]
+
+    assert sorted(steps, reverse=True)[:3] == [5, 2, 1]
+
+
+def test_a_thin_trace_is_played_faster():
+    rows = [Row(n * 100.0, 100, 10) for n in range(1_000)]
+    scenario = scenario_of("w", rows, Shape(seconds=300.0))
+
+    assert sum(len(run.steps) for run in scenario.alone().runs) == pytest.approx(750, abs=10)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("t_ms,prompt_tokens\n0,1\n", "output_tokens is missing"),
+        ("t_ms,prompt_tokens,output_tokens\n", "no rows"),
+        ("t_ms,prompt_tokens,output_tokens\n0,1,1\n5,many,1\n", ":3: prompt_tokens is 'many'"),
+        ("t_ms,prompt_tokens,output_tokens\n0,nan,1\n", "prompt_tokens is 'nan'"),
+        ("t_ms,prompt_tokens,output_tokens\n-1,1,1\n", "t_ms is '-1'"),
+        ("t_ms,prompt_tokens,output_tokens\n0,1e99,1\n", "prompt_tokens is '1e99'"),
+    ],
+)
+def test_a_bad_file_is_told_with_line_value_and_rule(tmp_path, text, said):
+    path = tmp_path / "w.csv"
+    path.write_text(text)
+
+    with pytest.raises(ConfigError) as raised:
+        read_rows(path)
+    assert said in raised.value.problems[0]
+    assert raised.value.problems[0].startswith(str(path))
+
+
+def test_a_file_may_name_everything(tmp_path):
+    path = tmp_path / "w.csv"
+    path.write_text(
+        "t_ms,prompt_tokens,output_tokens,session,tenant,class,model,max_tokens,deadline_s\n"
+        "1500,10,20,s,t,batch,m,64,30\n"
+    )
+
+    assert read_rows(path) == [Row(1.5, 10, 20, "s", "t", "batch", "m", 64, 30.0)]
+
+
+@pytest.mark.parametrize("name", SYNTHETIC)
+def test_a_pattern_is_seeded_and_in_order(name):
+    rows = SYNTHETIC[name](600.0, Random(3))
+
+    assert rows == SYNTHETIC[name](600.0, Random(3))
+    assert rows == sorted(rows, key=lambda row: row.at)
+    assert 900 <= len(rows) <= 6_000
