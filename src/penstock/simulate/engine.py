@@ -81,7 +81,11 @@ class Simulation:
         self.now = 0.0
         self.scenario = scenario
         self.random = Random(scenario.seed)  # noqa: S311 - seeded chance, no secret
-        self.worlds = [ProviderWorld(site.limits, site.plan.charge) for site in scenario.sites]
+        accounts = {
+            name: ProviderWorld(scenario.sites[number].limits, scenario.sites[number].plan.charge)
+            for name, number in scenario.pools().items()
+        }
+        self.worlds = [accounts[site.plan.pool_name] for site in scenario.sites]
         self.record = Record(scenario, self.worlds)
         self._heap: list[tuple[float, int, Callable[..., None], tuple[object, ...]]] = []
         self._sequence = 0
@@ -109,7 +113,7 @@ class Simulation:
         for time in (scenario.settling_seconds, scenario.seconds):
             self.at(time, self.record.mark, time)
         if self._disturbances.hidden_share:
-            for site in range(len(scenario.sites)):
+            for site in scenario.pools().values():
                 self.at(0.0, self._hidden, site, Random(scenario.seed + 1 + site))  # noqa: S311 - as above
         if self._with_picture:
             self.at(0.0, self._sample)

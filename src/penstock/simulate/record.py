@@ -15,7 +15,7 @@ from penstock.units import LimitName
 
 
 class Sample:
-    """The state at one moment, for the picture: levels by site and limit."""
+    """The state at one moment, for the picture: levels by account and limit."""
 
     __slots__ = ("at", "levels", "waiting")
 
@@ -42,7 +42,9 @@ class Record:
         self._settling_seconds = scenario.settling_seconds
         self._seconds = scenario.seconds
         self._worlds = worlds
-        self._rates = [site.rates() for site in scenario.sites]
+        self._rates = {
+            number: scenario.sites[number].rates() for number in scenario.pools().values()
+        }
         self._charge = scenario.sites[0].plan.charge
         self._waiting = 0
         self._unused_seen: dict[tuple[int, LimitName], float] = {}
@@ -52,7 +54,7 @@ class Record:
         self._backlog_seconds = dict.fromkeys(self._backlog, 0.0)
         self.batch_tenants = len(self._backlog)
         self._idle_tenants = self.batch_tenants
-        for site, rates in enumerate(self._rates):
+        for site, rates in self._rates.items():
             for limit in rates:
                 self._unused_seen[site, limit] = 0.0
                 self.lost[site, limit] = 0.0
@@ -116,8 +118,8 @@ class Record:
     def sample(self, now: float) -> None:
         """Note the levels."""
         levels = [
-            {limit: world.account(now, limit).level for limit in rates}
-            for world, rates in zip(self._worlds, self._rates, strict=True)
+            {limit: self._worlds[site].account(now, limit).level for limit in rates}
+            for site, rates in self._rates.items()
         ]
         self.samples.append(Sample(now, levels, self._waiting))
 

@@ -134,17 +134,14 @@ def figures(simulation: Simulation, policy: str, digest: str, binding: LimitName
 
 
 def binding_limit(scenario: Scenario) -> LimitName:
-    """The limit of which all work together asks most, over all sites."""
+    """The limit of which all work together asks most, over all accounts."""
     totals: dict[str, float] = {}
     charge = scenario.sites[0].plan.charge
     for run in scenario.runs:
         for step in run.steps:
             for limit, amount in charged_amounts(charge, step[:3]).items():
                 totals[limit] = totals.get(limit, 0.0) + amount
-    rates: dict[LimitName, float] = {}
-    for site in scenario.sites:
-        for limit, rate in site.rates().items():
-            rates[limit] = rates.get(limit, 0.0) + rate
+    rates = scenario.rates()
     return max(rates, key=lambda limit: totals.get(limit, 0.0) / rates[limit])
 
 
@@ -241,11 +238,11 @@ def _runs(scenario: Scenario, calls: Iterable[Call]) -> tuple[list[float], list[
 
 
 def _use(scenario: Scenario, record: Record, limit: LimitName) -> tuple[float, float]:
-    """The use of a limit over all sites, and what was lost of it while work waited."""
+    """The use of a limit over all accounts, and what was lost of it while work waited."""
     begin, end = record.marks[0], record.marks[1]
     refill = used = lost = 0.0
-    for number, site in enumerate(scenario.sites):
-        rate = site.rates().get(limit)
+    for number in scenario.pools().values():
+        rate = scenario.sites[number].rates().get(limit)
         if rate is None:
             continue
         refill += rate * (scenario.seconds - scenario.settling_seconds)

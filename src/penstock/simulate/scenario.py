@@ -33,7 +33,10 @@ class Timing(msgspec.Struct, frozen=True):
 
 
 class Site(msgspec.Struct, frozen=True):
-    """One deployment: how its provider enforces limits, and what we are told of them."""
+    """One deployment: how its provider enforces limits, and what we are told of them.
+
+    Sites of one pool share one provider account: all of them hold its limits.
+    """
 
     plan: DeploymentPlan
     limits: ProviderLimits
@@ -74,6 +77,21 @@ class Scenario(msgspec.Struct, frozen=True):
     def plan(self) -> Plan:
         """What the scheduler is told."""
         return Plan(self.classes, tuple(site.plan for site in self.sites), self.tenant_weights)
+
+    def pools(self) -> dict[str, int]:
+        """The provider accounts by name, each with the first of its sites."""
+        found: dict[str, int] = {}
+        for number, site in enumerate(self.sites):
+            found.setdefault(site.plan.pool_name, number)
+        return found
+
+    def rates(self) -> dict[LimitName, float]:
+        """Every limit's amount a second, over all accounts."""
+        found: dict[LimitName, float] = {}
+        for number in self.pools().values():
+            for limit, rate in self.sites[number].rates().items():
+                found[limit] = found.get(limit, 0.0) + rate
+        return found
 
     def rank(self, class_name: str) -> int:
         """The rank of a class; the most urgent one has the lowest."""

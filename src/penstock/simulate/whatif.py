@@ -20,6 +20,7 @@ from penstock.simulate.provider_world import ProviderLimits
 from penstock.simulate.runs import Run, Step
 from penstock.simulate.scenario import Scenario, Site
 from penstock.simulate.workloads import CHAIN_STEPS_MAX, TOOL_SECONDS, Row, output_maximum
+from penstock.units import PERIOD_SECONDS
 
 CHANGEABLE = ("deployments", "classes", "tenants")
 BURST_SECONDS_UNKNOWN = 60.0
@@ -76,10 +77,14 @@ def scenario_of_config(
     """The world of a configuration. Raises ConfigError where a row does not fit it."""
     if not plan.deployments:
         raise ConfigError(["the configuration names no deployment: there is nothing to simulate"])
-    sites = tuple(
-        Site(deployment, _limits(config.deployments[deployment.name]))
-        for deployment in plan.deployments
-    )
+    stated: dict[str, ProviderLimits] = {}
+    for deployment in plan.deployments:
+        limits = _limits(config.deployments[deployment.name])
+        if not _has_rates(stated.get(deployment.pool_name)):
+            stated[deployment.pool_name] = limits
+    sites = tuple(Site(deployment, stated[deployment.pool_name]) for deployment in plan.deployments)
+    if not any(site.rates() for site in sites):
+        raise ConfigError(["no deployment states a rate (rpm, tpm ...): nothing would ever wait"])
     return Scenario(
         name="configuration",
         sites=sites,
@@ -89,6 +94,12 @@ def scenario_of_config(
         settling_seconds=min(120.0, seconds / 5),
         seed=seed,
         tenant_weights=plan.tenant_weights,
+    )
+
+
+def _has_rates(limits: ProviderLimits | None) -> bool:
+    return limits is not None and any(
+        getattr(limits, name.value) is not None for name in PERIOD_SECONDS
     )
 
 
@@ -102,6 +113,8 @@ def _limits(table: DeploymentTable) -> ProviderLimits:
         rpd=table.rpd,
         concurrency=table.concurrency,
         burst_seconds=BURST_SECONDS_UNKNOWN if burst_seconds is None else burst_seconds,
+        quantum_seconds=table.request_window_seconds,
+        fixed_window=table.algorithm == "window",
     )
 
 

@@ -87,3 +87,30 @@ def test_a_configuration_without_deployments_is_told():
     empty = Config(classes={"interactive": ClassTable(rank=0)})
     with pytest.raises(ConfigError, match="no deployment"):
         scenario_of_config(empty, plan_of(empty), ROWS, 120.0, 0)
+
+
+def test_deployments_of_one_pool_share_one_account():
+    tables = msgspec.to_builtins(CONFIG)
+    one = tables["deployments"]["gpt.4"]
+    tables["deployments"] = {
+        "a": {**one, "pool": "shared"},
+        "b": {"provider": "p", "model": "gpt", "pool": "shared"},
+    }
+    config = msgspec.convert(tables, Config)
+    scenario = scenario_of_config(config, plan_of(config), ROWS, 120.0, 0)
+    alone = scenario_of_config(CONFIG, plan_of(CONFIG), ROWS, 120.0, 0)
+
+    assert scenario.rates() == alone.rates()
+    for policy in ("penstock", "fifo", "alone-fifo"):
+        assert play(scenario, policy).wait.p95 == pytest.approx(
+            play(alone, policy).wait.p95, abs=0.2
+        )
+        assert play(scenario, policy).use <= 1.2
+
+
+def test_a_configuration_without_a_rate_is_told():
+    tables = msgspec.to_builtins(CONFIG)
+    del tables["deployments"]["gpt.4"]["rpm"]
+    config = msgspec.convert(tables, Config)
+    with pytest.raises(ConfigError, match="no deployment states a rate"):
+        scenario_of_config(config, plan_of(config), ROWS, 120.0, 0)

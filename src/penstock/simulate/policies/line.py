@@ -135,7 +135,9 @@ class Twinned(Line):
 
     def __init__(self, simulation: Simulation, order: Order) -> None:
         super().__init__(simulation, order)
-        self._twins = [_twin(site) for site in simulation.scenario.sites]
+        scenario = simulation.scenario
+        twins = {name: _twin(scenario.sites[number]) for name, number in scenario.pools().items()}
+        self._twins = [twins[site.plan.pool_name] for site in scenario.sites]
         self._admitted: dict[int, Admitted] = {}
 
     def _try(self, call: Call) -> float:

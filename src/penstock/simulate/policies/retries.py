@@ -136,10 +136,7 @@ class LiteLlmShares(SdkRetries):
     def __init__(self, simulation: Simulation) -> None:
         super().__init__(simulation)
         scenario = simulation.scenario
-        self._limits: dict[LimitName, float] = {}
-        for site in scenario.sites:
-            for limit, rate in site.rates().items():
-                self._limits[limit] = self._limits.get(limit, 0.0) + rate * WINDOW_SECONDS
+        self._limits = {limit: rate * WINDOW_SECONDS for limit, rate in scenario.rates().items()}
         self._charge = scenario.sites[0].plan.charge
         self._window = -1
         self._used: dict[tuple[LimitName, str], float] = {}
@@ -215,11 +212,11 @@ def _mean_rate(simulation: Simulation) -> float:
             )
             for name, amount in amounts.items():
                 totals[name] = totals.get(name, 0.0) + amount
-    rates: dict[LimitName, float] = {}
-    for site in scenario.sites:
-        for limit, rate in site.rates().items():
-            rates[limit] = rates.get(limit, 0.0) + rate
     return min(
-        (rate * count / totals[limit] for limit, rate in rates.items() if totals.get(limit)),
+        (
+            rate * count / totals[limit]
+            for limit, rate in scenario.rates().items()
+            if totals.get(limit)
+        ),
         default=1_000.0,
     )
