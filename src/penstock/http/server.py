@@ -26,6 +26,7 @@ import socket
 import stat
 from collections.abc import Callable, Sequence
 from email.utils import formatdate
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final, cast
@@ -51,6 +52,8 @@ LINGER_SECONDS: Final = 2.0
 the caller would never see why."""
 HEADERS_MAX: Final = 256
 PIPELINE_MAX: Final = 64
+"""Requests that may wait on one connection behind the one that is being answered; together they
+may have ``header_bytes_max`` bytes. uvicorn stops to read there, and then sees no hang-up."""
 OVERFLOW_CONNECTIONS: Final = 128
 """So many connections over the cap are told 503; the rest are cut without a word."""
 SWEEP_SECONDS_MAX: Final = 1.0
@@ -89,6 +92,8 @@ class GuardedHttpToolsProtocol(HttpToolsProtocol):
         self._unsent_bytes = 0
         self._unsent_since = 0.0
         self._refused_since: float | None = None
+        self._running: RequestResponseCycle | None = None
+        self._pipelined_bytes = 0
         self._reading_body = False
         self._bytes_since_milestone = 0
         self._refusal: _Refused | None = None
@@ -108,8 +113,15 @@ class GuardedHttpToolsProtocol(HttpToolsProtocol):
             self._refuse(503, "Too many connections.")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the request in progress that its caller is gone."""
+        """Tell the request in progress that its caller is gone.
+
+        uvicorn tells the one that came last, which only waits where requests are pipelined.
+        """
         super().connection_lost(exc)
+        running = self._running
+        if running is not None and not running.response_complete:
+            running.disconnected = True
+            running.message_event.set()
         self.app_state = {}
         self._lost()
 
@@ -169,7 +181,7 @@ class GuardedHttpToolsProtocol(HttpToolsProtocol):
         version = self.parser.get_http_version()
         if version not in ("1.1", "1.0"):
             self._raise_refusal(505, "This service speaks HTTP/1.1 and HTTP/1.0.")
-        if not self.url.startswith(b"/"):
+        if not self.url.startswith(b"/") or b"#" in self.url:
             self._raise_refusal(400, "The request target must be a path that begins with '/'.")
         names = [name for name, _ in self.headers]
         encoded = b"transfer-encoding" in names
@@ -180,10 +192,15 @@ class GuardedHttpToolsProtocol(HttpToolsProtocol):
         if len(self.pipeline) >= PIPELINE_MAX:
             self._raise_refusal(429, f"More than {PIPELINE_MAX} requests before an answer.")
         super().on_headers_complete()
+        if self.pipeline:
+            self._wait_in_line(sum(len(name) + len(value) for name, value in self.headers))
+            self.flow.resume_reading()
 
     def on_body(self, body: bytes) -> None:
         """Pass a piece on; after the answer the rest is thrown away, up to a bound."""
         self._bytes_since_milestone = 0
+        if self.pipeline:
+            self._wait_in_line(len(body))
         if self._rest_since is not None:
             self._rest_bytes += len(body)
             if self._rest_bytes > self._table.body_bytes_max:
@@ -197,12 +214,43 @@ class GuardedHttpToolsProtocol(HttpToolsProtocol):
         self._rest_since = None
         super().on_message_complete()
 
+    def _wait_in_line(self, size: int) -> None:
+        self._pipelined_bytes += size
+        if self._pipelined_bytes > self._table.header_bytes_max:
+            self._raise_refusal(429, "Too many bytes behind a request that is being answered.")
+
     def _raise_refusal(self, status: int, message: str) -> None:
         """Leave the parser by the only way there is: an exception that it replaces."""
         self._refusal = _Refused(status, message)
         raise self._refusal
 
     # What the answer says.
+
+    # uvicorn's own method, overridden because it is the one place where a request begins to run.
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, partial(self._run, cycle, app))
+
+    async def _run(
+        self, cycle: RequestResponseCycle, app: Any, scope: Any, receive: Any, send: Any
+    ) -> None:
+        await app(scope, receive, send if cycle.keep_alive else partial(self._send_last, cycle))
+        if self.transport.is_closing():
+            # Nobody can get the rest; uvicorn would log that as an error, and send a 500.
+            cycle.disconnected = True
+
+    async def _send_last(self, cycle: RequestResponseCycle, message: Any) -> None:
+        """Send on a connection that is to be closed: not under a body that is still on its way.
+
+        uvicorn closes at once. That would reset the connection, and the caller never see why.
+        """
+        is_end = message["type"] == "http.response.body" and not message.get("more_body")
+        if not (is_end and cycle.more_body):
+            await cycle.send(message)
+            return
+        cycle.keep_alive = True
+        await cycle.send(message)
+        self._linger()
 
     def on_response_complete(self) -> None:
         """Go on with the next pipelined request, or be idle. Arms no timer, unlike uvicorn."""
@@ -220,6 +268,7 @@ class GuardedHttpToolsProtocol(HttpToolsProtocol):
             cycle, app = self.pipeline.pop()
             self._start_asgi_task(cycle, app)
         else:
+            self._pipelined_bytes = 0
             self._idle_since = now
 
     # Ends.
@@ -227,7 +276,7 @@ class GuardedHttpToolsProtocol(HttpToolsProtocol):
     def _refuse(self, status: int, message: str) -> None:
         """Answer in one go, read no more, and close once the caller had time to see it."""
         self._refused_since = self.loop.time()
-        cycle: RequestResponseCycle | None = self.cycle
+        cycle = self._running
         if cycle is not None and cycle.response_complete:
             cycle = None
         if cycle is not None and (cycle.response_started or not cycle.more_body):
@@ -238,6 +287,14 @@ class GuardedHttpToolsProtocol(HttpToolsProtocol):
             cycle.disconnected = True
             cycle.message_event.set()
         self.transport.write(_refusal_bytes(status, message))
+        self._linger()
+
+    def _linger(self) -> None:
+        """Read and throw away for a while, so that the caller sees its answer before the end."""
+        if self.transport.is_closing():
+            return
+        self._refused_since = self.loop.time()
+        self.flow.resume_reading()
         if self.transport.can_write_eof():
             self.transport.write_eof()
 

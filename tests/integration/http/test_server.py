@@ -89,6 +89,7 @@ def test_a_huge_head_costs_neither_memory_nor_other_callers_time(run, serving) -
         (HEAD + b"x: a\x00b\r\n\r\n", 400),
         (HEAD + b": empty\r\n\r\n", 400),
         (b"GET http://localhost/ HTTP/1.1\r\nhost: localhost\r\n\r\n", 400),
+        (b"GET /#/../admin HTTP/1.1\r\nhost: localhost\r\n\r\n", 400),
         (b"CONNECT localhost:80 HTTP/1.1\r\nhost: localhost\r\n\r\n", 400),
         (b"OPTIONS * HTTP/1.1\r\nhost: localhost\r\n\r\n", 400),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
@@ -337,6 +338,24 @@ def test_an_early_answer_lets_the_caller_finish_within_bounds(run, serving) -> N
             declared = HEAD + b"content-length: 1500\r\n\r\n" + b"x" * 1500
             answer = await service.talk(declared + HEAD + b"connection: close\r\n\r\n")
             assert statuses(answer) == [413, 200]
+
+    run(scenario())
+
+
+def test_an_early_answer_reaches_a_caller_that_wants_the_connection_closed(run, serving) -> None:
+    """Closing at once would reset it, and an HTTP/1.0 proxy then tells its own caller 502."""
+
+    async def scenario() -> None:
+        async with serving(body_bytes_max=1000) as service:
+            for head in (HEAD + b"connection: close\r\n", HEAD.replace(b"1.1", b"1.0")):
+                reader, writer = await service.connect()
+                writer.write(head + b"content-length: 4000000\r\n\r\n")
+                for _ in range(40):  # the caller sends all before it reads anything
+                    writer.write(b"x" * 100_000)
+                    await writer.drain()
+                answer = await service.rest_of(reader)
+                assert statuses(answer) == [413]
+                assert b"connection: close" in answer
 
     run(scenario())
 

@@ -1,0 +1,90 @@
+"""Requests behind a request that is being answered change nothing for it, nor for its end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+
+from penstock.http.door import while_connected
+from penstock.units import Outcome
+
+GET = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n"
+POST = b"POST / HTTP/1.1\r\nhost: localhost\r\n"
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize(
+    "behind",
+    [
+        pytest.param(GET, id="a request"),
+        pytest.param(GET * 20, id="many"),
+        pytest.param(POST + b"content-length: 9\r\n\r\nabc", id="half a body"),
+        pytest.param(GET[:20], id="half a head"),
+        pytest.param(b"", id="nothing"),
+    ],
+)
+def test_a_hang_up_is_noticed_whatever_is_sent_behind_the_request(
+    run, serving, caplog, at_once, behind
+) -> None:
+    """uvicorn stops to read there, and tells of the end only the request that came last."""
+    waiting = asyncio.Event()
+    cancelled = asyncio.Event()
+
+    async def wait_for_ever() -> None:
+        waiting.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+
+    async def handler(exchange):
+        await while_connected(exchange, wait_for_ever())
+
+    async def scenario() -> None:
+        async with serving(handler) as service:
+            _, writer = await service.connect()
+            writer.write(GET + behind if at_once else GET)
+            await waiting.wait()
+            if not at_once:
+                writer.write(behind)
+                await asyncio.sleep(0)
+            writer.close()
+            async with asyncio.timeout(5):
+                await cancelled.wait()
+        assert service.count(outcome=Outcome.CANCELLED_WAITING) == 1
+        assert not [one for one in caplog.records if one.levelno >= logging.ERROR]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [
+        pytest.param(POST + b"content-length: 200000\r\n\r\n" + b"a" * 200_000, id="a large body"),
+        pytest.param((GET[:-2] + b"x: " + b"a" * 9000 + b"\r\n\r\n") * 10, id="large heads"),
+        pytest.param(POST + b"transfer-encoding: chunked\r\n\r\nzz\r\n", id="a malformed body"),
+    ],
+)
+def test_what_is_too_much_or_malformed_ends_both_and_answers_neither(run, serving, behind) -> None:
+    """An answer to it would be taken for the answer to the request before it."""
+    entered = asyncio.Event()
+    cancelled = asyncio.Event()
+
+    async def handler(exchange):
+        entered.set()
+        await exchange.hung_up()
+        cancelled.set()
+
+    async def scenario() -> None:
+        async with serving(handler) as service:
+            reader, writer = await service.connect()
+            writer.write(GET)
+            await entered.wait()
+            writer.write(behind)
+            assert await service.rest_of(reader) == b""
+            async with asyncio.timeout(5):
+                await cancelled.wait()
+
+    run(scenario())
