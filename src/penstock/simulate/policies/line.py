@@ -6,8 +6,10 @@ written without listening to the provider: it knows the algorithm and the burst 
 
 The bounds look into the provider's own books instead (``send_exactly``), so that no guess and
 no way lies between. With only the interactive runs in the world, FIFO's longest wait is the
-least that anybody can reach who does not reorder; shortest-remaining is the reference for the
-mean of chains (not a proof: it does not preempt).
+least that anybody can reach who does not reorder; by runs is the same with the order that ours
+has within a tenant, so that what ours waits beyond it is due to other classes or to what it does
+not know; shortest-remaining is the reference for the mean of chains (no proof: it does not
+preempt).
 """
 
 from __future__ import annotations
@@ -39,6 +41,11 @@ Order = Callable[[Call], tuple[float, ...]]
 def by_arrival(call: Call) -> tuple[float, ...]:
     """First come, first served."""
     return (call.ready_at, call.identity)
+
+
+def by_run(call: Call) -> tuple[float, ...]:
+    """The run that came first, whichever step it is at."""
+    return (call.run.arrival, call.identity)
 
 
 def by_remaining(call: Call) -> tuple[float, ...]:
@@ -197,6 +204,11 @@ def strict_priority(simulation: Simulation) -> Line:
 def bound_fifo(simulation: Simulation) -> Line:
     """To be run on ``Scenario.alone``: what waiting the provider itself causes."""
     return Exact(simulation, by_arrival)
+
+
+def bound_runs(simulation: Simulation) -> Line:
+    """To be run on ``Scenario.alone``: what the order of runs, as ours is, makes of it."""
+    return Exact(simulation, by_run)
 
 
 def bound_shortest(simulation: Simulation) -> Line:

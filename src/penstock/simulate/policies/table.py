@@ -7,7 +7,13 @@ from collections.abc import Callable
 import msgspec
 
 from penstock.simulate.engine import Policy, Simulation
-from penstock.simulate.policies.line import bound_fifo, bound_shortest, fifo, strict_priority
+from penstock.simulate.policies.line import (
+    bound_fifo,
+    bound_runs,
+    bound_shortest,
+    fifo,
+    strict_priority,
+)
 from penstock.simulate.policies.ours import Ours
 from penstock.simulate.policies.retries import LangChainLimiter, LiteLlmShares, SdkRetries
 
@@ -32,5 +38,6 @@ POLICIES: dict[str, Entry] = {
     "litellm-shares": Entry(LiteLlmShares, "shares of a minute for each class"),
     "langchain-limiter": Entry(LangChainLimiter, "so many requests a second, by chance"),
     BOUND: Entry(bound_fifo, "urgent calls alone, first come, first served", is_bound=True),
+    "alone-runs": Entry(bound_runs, "urgent calls alone, the run that came first", is_bound=True),
     SHORTEST: Entry(bound_shortest, "urgent calls alone, shortest run first", is_bound=True),
 }
