@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import msgspec
 import pytest
@@ -69,8 +70,9 @@ def test_what_two_readers_could_read_differently_is_refused(body: bytes, rule: s
         b"{" + b",".join(b'"k%d":1' % number for number in range(FIELDS_MAX + 1)) + b"}",
         b'{"a":[' + b"[]," * 2_000_000 + b"[]]}",
         b'{"a":' + b"[" * 4_000_000,
+        b'{"a":"0e000","b":[' + b"1e300," * 1_300_000 + b"1]}",
     ],
-    ids=["arrays", "objects", "keys", "one key too many", "siblings", "open"],
+    ids=["arrays", "objects", "keys", "one key too many", "siblings", "open", "numbers"],
 )
 @pytest.mark.timeout(30)  # quadratic work would take minutes
 def test_a_bomb_is_refused_in_linear_time(body: bytes) -> None:
@@ -92,6 +94,30 @@ def test_a_text_that_only_looks_like_a_huge_number_passes() -> None:
     body = b'{"a":"hash 3e123456 and 1e999","b":' + b"1" * 250 + b"}"
 
     assert list(split_fields(body, CONTROL)) == ["a", "b"]
+
+
+@pytest.mark.timeout(5)  # decoding these takes 8 s
+def test_numbers_that_are_slow_to_decode_are_not_decoded() -> None:
+    body = b'{"a":"0e000","b":[' + b"4.9e-324," * 900_000 + b"1]}"
+
+    assert list(split_fields(body, CONTROL)) == ["a", "b"]
+
+
+@given(st.lists(st.from_regex(r"-?[0-9.]{1,330}([eE][+-]?[0-9]{1,4})?", fullmatch=True)))
+def test_a_number_passes_exactly_where_it_is_a_finite_float(numbers: list[str]) -> None:
+    text = '{"t":"0e000","a":[' + ",".join(numbers) + "]}"
+    try:
+        finite = all(math.isfinite(number) for number in json.loads(text, parse_int=float)["a"])
+    except ValueError:
+        finite = False
+
+    try:
+        split_fields(text.encode(), CONTROL)
+        passed = True
+    except InvalidRequest:
+        passed = False
+
+    assert passed == finite
 
 
 @given(st.dictionaries(st.text(min_size=1).filter(lambda name: name.isascii()), JSON_VALUES))
