@@ -49,7 +49,7 @@ from penstock.providers.header_values import (
 )
 from penstock.providers.request import read_field, require_kind, split_fields
 from penstock.providers.sse import Event
-from penstock.providers.stream import EventReader, invalid_event
+from penstock.providers.stream import EventReader, invalid_event, is_list
 from penstock.units import ChargeModel, LimitName, LimitReading, Usage
 
 VERSION_DEFAULT = "2023-06-01"
@@ -93,7 +93,7 @@ class _UsageWire(msgspec.Struct):
 
 
 class _Answer(msgspec.Struct):
-    content: list[msgspec.Raw]
+    content: msgspec.Raw
     usage: msgspec.Raw = msgspec.Raw()
 
 
@@ -172,7 +172,9 @@ class AnthropicAdapter:
                 body.decode()
             answer = _ANSWER.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            raise UpstreamInvalid("The provider's answer is not a message.") from None
+            raise _no_message() from None
+        if not is_list(answer.content):
+            raise _no_message()
         return _read_usage(answer.usage, None)
 
     def stream_reader(
@@ -245,6 +247,10 @@ class AnthropicStreamReader(EventReader):
             self._failure = _classify(_STATUS_OF_TYPE.get(error.type, 500), {}, error)
             return False
         return True
+
+
+def _no_message() -> UpstreamInvalid:
+    return UpstreamInvalid("The provider's answer is not a message.")
 
 
 def _sub_tenant(fields: Mapping[str, msgspec.Raw]) -> str | None:

@@ -47,7 +47,7 @@ from penstock.providers.failures import (
 from penstock.providers.header_values import parse_amount, parse_duration
 from penstock.providers.request import join_fields, read_field, require_kind, split_fields
 from penstock.providers.sse import Event
-from penstock.providers.stream import EventReader, invalid_event
+from penstock.providers.stream import EventReader, has_items, invalid_event, is_list
 from penstock.units import ChargeModel, LimitName, LimitReading, Usage
 
 _CONTROL = frozenset(
@@ -95,13 +95,13 @@ class _UsageWire(msgspec.Struct):
 
 
 class _Answer(msgspec.Struct):
-    choices: list[msgspec.Raw] | None = None
-    data: list[msgspec.Raw] | None = None
+    choices: msgspec.Raw = msgspec.Raw()
+    data: msgspec.Raw = msgspec.Raw()
     usage: msgspec.Raw = msgspec.Raw()
 
 
 class _Chunk(msgspec.Struct):
-    choices: list[msgspec.Raw] | None = None
+    choices: msgspec.Raw = msgspec.Raw()
     usage: msgspec.Raw = msgspec.Raw()
     error: msgspec.Raw = msgspec.Raw()
 
@@ -181,7 +181,7 @@ class OpenAIAdapter:
         """What a whole answer reports. Raises UpstreamInvalid for an answer that is none."""
         answer = _decode_answer(body)
         items = answer.data if call.endpoint is Endpoint.EMBEDDINGS else answer.choices
-        if not items:
+        if not has_items(items):
             missing = "data" if call.endpoint is Endpoint.EMBEDDINGS else "choices"
             raise UpstreamInvalid(f"The provider's answer has no {missing}.")
         return _read_usage(answer.usage)
@@ -248,9 +248,11 @@ class OpenAIStreamReader(EventReader):
             return False
         usage = _read_usage(chunk.usage)
         self._usage = usage or self._usage
-        if chunk.choices:
+        if has_items(chunk.choices):
             self._deltas += 1
             return True
+        if _is_given(chunk.choices) and not is_list(chunk.choices):
+            raise invalid_event()
         return usage is None or not self._hide_usage
 
     def _trimmed(self, passed: bytes) -> bytes:

@@ -10,12 +10,18 @@ where nothing was sent, and so that a caller never gets two errors.
 
 from __future__ import annotations
 
+import re
+
+import msgspec
+
 from penstock.errors import UpstreamInvalid
 from penstock.providers.base import Failure
 from penstock.providers.sse import Event, EventBuffer, read_event, split_events
 from penstock.units import Usage
 
 BYTES_PER_TOKEN = 4
+
+_ITEMS = re.compile(rb"\[\s*+[^\s\]]")
 
 
 class EventReader:
@@ -126,3 +132,17 @@ class EventReader:
 def invalid_event() -> UpstreamInvalid:
     """An event whose data is not what the protocol puts there."""
     return UpstreamInvalid("The provider's stream has an event that is not of its protocol.")
+
+
+def is_list(raw: msgspec.Raw) -> bool:
+    """Whether a JSON value is a list."""
+    return bytes(memoryview(raw)[:1]) == b"["
+
+
+def has_items(raw: msgspec.Raw) -> bool:
+    """Whether it is a list with something in it.
+
+    The items are never built: a hostile answer of 64 MiB has room for 32 million zeros, which
+    as objects take 2.3 GiB.
+    """
+    return _ITEMS.match(memoryview(raw)) is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from itertools import pairwise
 
 import msgspec
@@ -134,6 +135,18 @@ def test_usage_counts_every_prompt_token(usage: str, expected: Usage | None) -> 
 def test_an_answer_that_is_none_is_invalid(body: bytes) -> None:
     with pytest.raises(UpstreamInvalid):
         ADAPTER.usage(CALL, body)
+
+
+def test_an_answer_of_many_items_takes_no_more_memory_than_its_bytes() -> None:
+    body = b'{"content":[' + b"0," * 250_000 + b"0]}"
+    tracemalloc.start()
+    try:
+        ADAPTER.usage(CALL, body)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert peak_bytes < 5 * len(body)
 
 
 @given(st.lists(st.integers(0, 1200), max_size=6))

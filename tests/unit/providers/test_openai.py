@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
+from collections.abc import Callable
 from itertools import pairwise
 
 import msgspec
@@ -159,11 +161,43 @@ def test_fields_that_other_gateways_obey_change_neither_destination_nor_key() ->
     [
         b"", b"null", b"[]", b"<html></html>", b"{}", b'{"choices":[]}', b'{"choices":null}',
         b'{"choices":{}}', b'{"choices":[{"x":"\xff"}]}', b'{"choices":[' + b"[" * 5000,
+        b'{"choices":[ \n]}', b'{"choices":5}', b'{"choices":"[1]"}',
     ],
 )  # fmt: skip
 def test_an_answer_that_is_none_is_invalid(body: bytes) -> None:
     with pytest.raises(UpstreamInvalid):
         ADAPTER.usage(ADAPTER.parse(Endpoint.CHAT, chat()), body)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda zeros: ADAPTER.usage(
+            ADAPTER.parse(Endpoint.CHAT, chat()), b'{"choices":[' + zeros + b"]}"
+        ),
+        lambda zeros: ADAPTER.usage(
+            ADAPTER.parse(Endpoint.EMBEDDINGS, b'{"model":"m","input":"x"}'),
+            b'{"data":[' + zeros + b"]}",
+        ),
+        lambda zeros: ADAPTER.stream_reader(
+            ADAPTER.parse(Endpoint.CHAT, chat(stream=True))
+        ).feed(b'data: {"choices":[' + zeros + b"]}\n\n"),
+    ],
+    ids=["plain", "embeddings", "stream"],
+)  # fmt: skip
+def test_an_answer_of_many_items_takes_no_more_memory_than_its_bytes(
+    read: Callable[[bytes], object],
+) -> None:
+    """64 MiB of zeros took 2.3 GiB."""
+    zeros = b"0," * 250_000 + b"0"
+    tracemalloc.start()
+    try:
+        read(zeros)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert peak_bytes < 5 * len(zeros)
 
 
 @pytest.mark.parametrize(
@@ -245,6 +279,7 @@ def test_an_end_without_its_blank_line_is_an_end() -> None:
     [
         b"data: <html>\n\n", b"data: null\n\n", b"data: {\n\n", b"data: []\n\n",
         b'data: "\xff"\n\n',
+        b'data: {"choices":5}\n\n', b'data: {"choices":"[1]"}\n\n',
         DONE, chunk() + b"data: {broken\n\n", chunk() + b'data: {"choices":[{\n\n' + chunk(),
     ],
 )  # fmt: skip
