@@ -74,8 +74,8 @@ class EventReader:
         if self._failure is not None:
             return b""
         ready = self._buffer.take(chunk)
-        if not ready:
-            return b""
+        if b"data" not in ready:
+            return ready  # comments and blank lines, however many: not worth a look at each
         if self._begun:
             deltas = self._ordinary_deltas(ready)
             if deltas:

@@ -313,6 +313,16 @@ def test_an_error_in_the_stream_is_held_back_and_classified(error: str, kind: Fa
     assert reader.failure_event == event
 
 
+@pytest.mark.timeout(5)  # looked at one by one they take 12 s
+def test_any_number_of_comments_and_blank_lines_passes_unread() -> None:
+    reader = ADAPTER.stream_reader(ADAPTER.parse(Endpoint.CHAT, chat(stream=True)))
+    flood = b":\n\n\n\n" * 10_000
+
+    for _ in range(150):
+        assert reader.feed(flood) == flood
+    assert reader.feed(chunk()) == chunk()
+
+
 def test_a_fat_event_counts_by_its_text() -> None:
     reader = ADAPTER.stream_reader(ADAPTER.parse(Endpoint.CHAT, chat(stream=True)))
     reader.feed(chunk('{"delta":{"content":"' + "word " * 2000 + '"}}'))
