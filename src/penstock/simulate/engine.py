@@ -234,6 +234,7 @@ class Simulation:
 
     def _produce(self, site: int, admitted: Admitted, tokens: int) -> None:
         self.worlds[site].produced(self.now, admitted, tokens)
+        self.record.produced(self.now)
 
     def _finish(self, call: Call, admitted: Admitted, tokens: int) -> None:
         """The provider's last token leaves."""

@@ -57,7 +57,7 @@ def draw(
         *_levels(simulation, limit, (reserves or {}).get(limit)),
         _text(LEFT, WAIT_TOP - 24, "wait by arrival, 95th percentile, seconds", "soft"),
         *_waits(simulation),
-        *_hours(scenario.seconds),
+        *_minutes(scenario.seconds),
         "</svg>",
     ]
     return "\n".join(parts) + "\n"
@@ -109,11 +109,13 @@ def _waits(simulation: Simulation) -> list[str]:
     return parts
 
 
-def _hours(seconds: float) -> list[str]:
+def _minutes(seconds: float) -> list[str]:
     y = WAIT_TOP + WAIT_HEIGHT + 18
+    minutes = seconds / 60
+    step = next((each for each in (1, 2, 5, 10, 30, 60) if minutes <= 10 * each), 240)
     return [
-        _text(_x(seconds * part / 6, seconds), y, f"{seconds * part / 360:.1f}", anchor="middle")
-        for part in range(7)
+        _text(_x(mark * 60, seconds), y, str(mark), anchor="middle")
+        for mark in range(0, int(minutes) + 1, step)
     ] + [_text(WIDTH / 2, y + 20, "minutes", "soft", anchor="middle")]
 
 

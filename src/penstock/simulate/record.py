@@ -8,10 +8,16 @@ tenants with equal backlogs was given at the same time.
 from __future__ import annotations
 
 from penstock.providers.base import Failure, FailureKind
-from penstock.simulate.provider_world import ProviderWorld
+from penstock.simulate.provider_world import Account, ProviderWorld
 from penstock.simulate.runs import Call
 from penstock.simulate.scenario import Scenario, charged_amounts
 from penstock.units import LimitName
+
+USED_UP_SHARE = 0.05
+"""A limit with less than this of its capacity left keeps calls waiting whatever others hold."""
+
+USED_UP_REQUESTS = 2.0
+"""So does one with fewer requests or tokens than this."""
 
 
 class Sample:
@@ -48,6 +54,7 @@ class Record:
         self._charge = scenario.sites[0].plan.charge
         self._waiting = 0
         self._unused_seen: dict[tuple[int, LimitName], float] = {}
+        self._blocking: dict[int, list[LimitName]] = {site: [] for site in self._rates}
         self.lost: dict[tuple[int, LimitName], float] = {}
         batch_tenants = {run.tenant for run in scenario.runs if run.class_name == self._last_class}
         self._backlog = dict.fromkeys(sorted(batch_tenants), 0)
@@ -88,6 +95,7 @@ class Record:
 
     def accepted(self, call: Call, now: float) -> None:
         """The provider took it."""
+        self._flush(now)
         if call.run.class_name == self._last_class:
             tenant = call.run.tenant
             is_shared = not self._idle_tenants and now >= self._settling_seconds
@@ -95,6 +103,10 @@ class Record:
                 self.shares[tenant] = self.shares.get(tenant, 0.0) + call.cost_seconds
                 self.shared_calls += 1
             self._unqueue(call)
+
+    def produced(self, now: float) -> None:
+        """Output was charged: a limit may be used up from now on."""
+        self._flush(now)
 
     def gave_up(self, call: Call, now: float) -> None:
         """It is not sent any more."""
@@ -135,13 +147,24 @@ class Record:
         self._waiting += change
 
     def _flush(self, now: float) -> None:
-        """Count the refill lost since the last look, if somebody waited since then."""
-        for key, seen in self._unused_seen.items():
-            unused = self._worlds[key[0]].account(now, key[1]).unused
-            if unused != seen:
-                if self._waiting:
-                    self.lost[key] += unused - seen
+        """Count the refill lost since the last look, if somebody waited since then.
+
+        Where another limit of the account is used up, that one is the reason, and nothing of
+        this one could have been used.
+        """
+        for site, rates in self._rates.items():
+            world = self._worlds[site]
+            blocking = [limit for limit in rates if _is_used_up(world.account(now, limit))]
+            for limit in rates:
+                key = (site, limit)
+                unused = world.account(now, limit).unused
+                if unused == self._unused_seen[key]:
+                    continue
+                is_blocked = any(other != limit for other in (*blocking, *self._blocking[site]))
+                if self._waiting and not is_blocked:
+                    self.lost[key] += unused - self._unused_seen[key]
                 self._unused_seen[key] = unused
+            self._blocking[site] = blocking
 
     def _cost_seconds(self, call: Call) -> float:
         step = call.step
@@ -149,3 +172,7 @@ class Record:
             self._charge, (step.tokens_input, step.tokens_output, step.tokens_output_max)
         )
         return max((amounts[name] / rate for name, rate in self._rates[0].items()), default=0.0)
+
+
+def _is_used_up(account: Account) -> bool:
+    return account.level < max(USED_UP_REQUESTS, USED_UP_SHARE * account.capacity)

@@ -3,7 +3,7 @@
 Figures are of what arrived after the settling time. Waits are from ready to the sending of the
 attempt that the provider took. A percentile is the smallest value that so many do not exceed.
 A limit *binds* when the work asks for most of it; its use and the refill that was lost while
-work waited are shares of what it refills.
+work waited (and no other limit was used up) are shares of what it refills.
 """
 
 from __future__ import annotations

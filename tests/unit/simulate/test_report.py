@@ -88,3 +88,15 @@ def test_a_table_has_a_cell_for_each_head(worlds):
     lines = table(found)
 
     assert {len(line) for line in lines} == {len(lines[0])}
+
+
+def test_refill_that_another_limit_kept_from_being_used_is_not_lost(worlds):
+    """Requests are used up: the tokens that nobody could have taken are no fault of the order."""
+    limits = ProviderLimits(rpm=60, tpm=600_000, burst_seconds=5)
+    runs = [worlds.run(f"b{n}", 0.0, "batch", tokens=100) for n in range(300)]
+    scenario = worlds.scenario(runs, limits, seconds=60.0)
+    simulation, _ = worlds.played(scenario, "fifo")
+
+    lost = simulation.record.marks[1]
+    assert simulation.worlds[0].account(60.0, "tpm").unused > 300_000
+    assert lost[0, "tpm"][1] < 0.02 * 600_000
