@@ -201,6 +201,7 @@ class Service:
             gateway_key=self._workers_key,
             run_key_base64=base64.b64encode(self._run_key).decode("ascii"),
             path=config.path,
+            log_level=logging.getLevelName(logging.getLogger().level),
         )
 
     def _routes(self) -> list[Route]:

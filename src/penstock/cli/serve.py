@@ -73,10 +73,12 @@ def _configure_logs(loaded: Loaded, level: str) -> None:
 
 async def _serve(loaded: Loaded, load: partial[Loaded]) -> None:
     from penstock import app  # noqa: PLC0415 - as above
+    from penstock.telemetry.logs import log_unhandled  # noqa: PLC0415 - as above
 
     service = app.Service(loaded, load)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(log_unhandled)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _stop_or_exit, stop)
     try:

@@ -11,6 +11,7 @@ libraries put the value that they choked on into it, and that may be a prompt.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import traceback
@@ -20,6 +21,8 @@ from types import TracebackType
 from typing import IO, Any, Final, TypeAlias
 
 import msgspec
+
+_log = logging.getLogger("penstock.telemetry")
 
 REDACTED: Final = "[redacted]"
 REQUEST_LOGGER: Final = "penstock.request"
@@ -67,7 +70,7 @@ class _Formatter(logging.Formatter):
         """Type and places; the text too where it was asked for."""
         if self._exception_texts or ei[1] is None:
             return super().formatException(ei)
-        return "\n".join(_without_texts(ei[1]))
+        return "\n".join(rows_without_texts(ei[1]))
 
     def _clean(self, text: str) -> str:
         return _CONTROL.sub(_escaped, self._redactor(text))
@@ -142,7 +145,13 @@ def _escaped(match: re.Match[str]) -> str:
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
-def _without_texts(error: BaseException) -> list[str]:
+def log_unhandled(_loop: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> None:
+    """An event loop's exception handler: asyncio's own writes out exceptions and arguments."""
+    what, _, _arguments = str(context.get("message", "unhandled error")).partition("(")
+    _log.error("asyncio: %s", what, exc_info=context.get("exception"))
+
+
+def rows_without_texts(error: BaseException) -> list[str]:
     """The traceback's rows of an error and of its causes, each error by its type alone."""
     rows: list[str] = []
     seen: set[int] = set()
@@ -158,7 +167,7 @@ def _without_texts(error: BaseException) -> list[str]:
         rows.append(f"{type(current).__module__}.{type(current).__qualname__}")
         if isinstance(current, BaseExceptionGroup):
             for member in current.exceptions:
-                rows += [f"  {row}" for row in _without_texts(member)]
+                rows += [f"  {row}" for row in rows_without_texts(member)]
         current = current.__cause__ or (
             None if current.__suppress_context__ else current.__context__
         )

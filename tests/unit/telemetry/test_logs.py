@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import io
 import json
 import logging
@@ -11,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.telemetry.logs import REDACTED, Redactor, configure, log_facts
+from penstock.telemetry.logs import REDACTED, Redactor, configure, log_facts, log_unhandled
 
 SECRET = "hunter2-hunter2"
 
@@ -124,6 +126,28 @@ def test_at_debug_the_text_is_there_but_never_the_secret() -> None:
     line = failing("DEBUG", json_lines=True)
     assert "inner" in line
     assert SECRET not in line
+
+
+def test_what_an_event_loop_reports_is_logged_without_texts_and_arguments() -> None:
+    async def fail_unseen() -> None:
+        asyncio.get_running_loop().set_exception_handler(log_unhandled)
+        asyncio.get_running_loop().call_soon(int, "a prompt")
+        task = asyncio.create_task(_fail())
+        await asyncio.wait({task})
+        del task
+        gc.collect()
+
+    async def _fail() -> None:
+        raise ValueError("a prompt")
+
+    stream = io.StringIO()
+    configure("INFO", stream, json=True)
+    asyncio.run(fail_unseen())
+
+    text = stream.getvalue()
+    assert text.count("builtins.ValueError") == 2
+    assert "never retrieved" in text
+    assert "prompt" not in text
 
 
 def test_configuring_again_replaces_what_was() -> None:

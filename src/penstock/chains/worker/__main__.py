@@ -21,12 +21,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import msgspec
 import uvicorn
 
 from penstock.chains.spec import LogLine, Problem, Ready, WorkerLine, WorkerSpec
 from penstock.chains.worker.environment import point_at_gateway
+from penstock.telemetry.logs import log_unhandled, rows_without_texts
 
 ORPHANED_SECONDS = 5.0
 """What an orphaned worker gives its chains to clean up before it ends itself."""
@@ -38,7 +40,21 @@ logger = logging.getLogger("penstock.chains.worker")
 
 
 class LineFormatter(logging.Formatter):
-    """A record as one JSON line, its traceback inside, for the front to log."""
+    """A record as one JSON line, its traceback inside, for the front to log.
+
+    Of an exception the places and the type, as everywhere: a chain's exceptions hold what it was
+    working on. Its text, too, where the level is DEBUG.
+    """
+
+    def __init__(self, *, exception_texts: bool) -> None:
+        super().__init__()
+        self._exception_texts = exception_texts
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's own name
+        """Type and places; the text too where it was asked for."""
+        if self._exception_texts or ei[1] is None:
+            return super().formatException(ei)
+        return "\n".join(rows_without_texts(ei[1]))
 
     def format(self, record: logging.LogRecord) -> str:
         """The line without its end."""
@@ -84,7 +100,9 @@ def main() -> int:
 async def _serve(server: Server, listener: socket.socket, spec: WorkerSpec) -> None:
     # Synchronous chains run in threads, for as long as their LLM calls wait.
     threads = ThreadPoolExecutor(spec.runs_max, thread_name_prefix="chain")
-    asyncio.get_running_loop().set_default_executor(threads)
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(threads)
+    loop.set_exception_handler(log_unhandled)
     # The socket listens already: whoever connects now is answered as soon as the loop turns.
     _say(Ready(os.getpid(), sorted(spec.chains), time.process_time()))
     await server.serve(sockets=[listener])
@@ -144,7 +162,7 @@ def _say(line: WorkerLine) -> None:
 
 def _log_to_stderr(level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(LineFormatter())
+    handler.setFormatter(LineFormatter(exception_texts=level.upper() == "DEBUG"))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 
 
