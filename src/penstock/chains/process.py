@@ -22,6 +22,10 @@ logger = logging.getLogger(__name__)
 
 LINE_BYTES_MAX = 1024 * 1024
 SUSPECT_SECONDS = 1.0
+PING_SECONDS = 1.0
+"""How often a worker is asked whether its loop turns, and how long it may take to say so."""
+BLOCKED_SECONDS_MAX = 60.0
+"""A loop that stands still for so long is not waited for: its runs are lost, a new one starts."""
 EXIT_SECONDS = 5.0
 """Between SIGTERM and SIGKILL for a worker that has no runs left."""
 
@@ -42,6 +46,7 @@ class WorkerProcess:
         self.name = name
         self.runs = 0
         self.ready = False
+        self.blocked = False
         self._condemned = False
         self.problems: dict[str, str] = {}
         self.idle = asyncio.Event()
@@ -136,6 +141,42 @@ class WorkerProcess:
                 trusted_again()
 
         asyncio.get_running_loop().call_later(SUSPECT_SECONDS, trust)
+
+    async def keep_watch(self, turns_again: Callable[[], None]) -> None:
+        """See whether its loop turns; ``blocked`` says that it does not at the moment.
+
+        A chain that blocks the loop holds up every run of its worker, and a worker with few runs
+        would be handed ever more. ``turns_again`` is called when it goes on.
+        """
+        while not self._condemned:
+            await asyncio.sleep(PING_SECONDS)
+            ping = asyncio.create_task(self._ping())
+            try:
+                await asyncio.wait({ping}, timeout=PING_SECONDS)
+                if ping.done():
+                    continue
+                self.blocked = True
+                logger.warning("%s: a chain blocks its loop; it gets no new runs", self.name)
+                await asyncio.wait({ping}, timeout=BLOCKED_SECONDS_MAX)
+            finally:
+                ping.cancel()
+            if not ping.done():
+                logger.error(
+                    "%s: a chain has blocked its loop for %g s, so it is ended; what blocks "
+                    "belongs into a plain function, which runs in a thread",
+                    self.name,
+                    BLOCKED_SECONDS_MAX,
+                )
+                self.condemn()
+                return
+            self.blocked = False
+            turns_again()
+
+    async def _ping(self) -> None:
+        """Any answer will do; a broken connection is its end, which its place sees by itself."""
+        with contextlib.suppress(aiohttp.ClientError, OSError):
+            async with self.session.get("http://worker/"):
+                pass
 
     def condemn(self) -> None:
         """Take it out of service: it does not answer. Its place starts another."""

@@ -223,7 +223,10 @@ class WorkerPool:
         free = [
             place.worker
             for place in self._places
-            if place.worker and place.worker.ready and place.worker.runs < self._table.runs_max
+            if place.worker
+            and place.worker.ready
+            and not place.worker.blocked
+            and place.worker.runs < self._table.runs_max
         ]
         return min(free, key=lambda worker: worker.runs, default=None)
 
@@ -246,10 +249,12 @@ class WorkerPool:
         failures = 0
         while True:
             place.worker = worker = WorkerProcess(place.name, place.spec)
+            watch: asyncio.Task[None] | None = None
             try:
                 await worker.start(self._environment, self._table.start_timeout_seconds)
                 place.settled.set()
                 self._hand_out()
+                watch = asyncio.create_task(worker.keep_watch(self._hand_out))
                 code = await worker.wait()
                 logger.error("%s ended with code %d and is started again", place.name, code)
             except (WorkerFailedToStart, OSError) as error:
@@ -260,6 +265,9 @@ class WorkerPool:
                 raise
             else:
                 failures = 0 if worker.uptime_seconds > STABLE_SECONDS else failures + 1
+            finally:
+                if watch is not None:
+                    watch.cancel()
             await worker.kill()
             place.restarts += 1
             await asyncio.sleep(backoff_seconds(failures))

@@ -208,6 +208,11 @@ def _block(seconds: float) -> str:
     return "blocked"
 
 
+async def _block_loop(seconds: float) -> str:
+    time.sleep(seconds)  # noqa: ASYNC251 - that is the fault
+    return "blocked"
+
+
 def _pid(_value: Any) -> int:
     return os.getpid()
 
@@ -250,5 +255,6 @@ slow_stream = RunnableGenerator(_slow_stream).with_types(input_type=float, outpu
 slow_status = RunnableLambda(_slow_status)
 kill = RunnableLambda(_kill)
 block = RunnableLambda(_block)
+block_loop = RunnableLambda(_block_loop)
 pid = RunnableLambda(_pid)
 unencodable = RunnableLambda(_unencodable)

@@ -14,7 +14,7 @@ from penstock.chains.supervisor import ReloadFailed
 from penstock.errors import DeadlineExceeded, Draining
 
 KEY = {"authorization": "Bearer key"}
-NAMES = ["tokens", "pid", "kill", "slow", "block", "upper"]
+NAMES = ["tokens", "pid", "kill", "slow", "block", "block_loop", "upper"]
 
 
 @pytest.fixture
@@ -110,9 +110,9 @@ def test_a_busy_pool_lets_the_most_urgent_go_first_and_gives_up_at_the_deadline(
     asyncio.run(go())
 
 
-def test_a_chain_that_blocks_its_loop_harms_no_caller_of_another_worker(made):
+def test_a_chain_that_blocks_its_thread_harms_no_other_caller(made):
     async def go():
-        front = made(count=2)
+        front = made(count=1)
         async with front.running(), aiohttp.ClientSession(headers=KEY) as http:
             blocked = asyncio.create_task(invoke(http, front, "block", 1.5))
             await until(lambda: any(one.runs for one in front.pool.view()))
@@ -120,6 +120,48 @@ def test_a_chain_that_blocks_its_loop_harms_no_caller_of_another_worker(made):
                 assert 200 == (await invoke(http, front, "upper", "a"))[0]
             assert not blocked.done()
             assert "blocked" == (await blocked)[1]["output"]
+
+    asyncio.run(go())
+
+
+def test_a_worker_whose_loop_is_blocked_gets_no_new_runs_until_it_turns_again(made, monkeypatch):
+    """The one with the fewest runs is the one whose callers all wait elsewhere."""
+    monkeypatch.setattr("penstock.chains.process.PING_SECONDS", 0.1)
+
+    async def go():
+        front = made(count=2)
+        async with front.running(), aiohttp.ClientSession(headers=KEY) as http:
+            blocked = asyncio.create_task(invoke(http, front, "block_loop", 3))
+            workers = [place.worker for place in front.pool._places]
+            await until(lambda: any(worker.blocked for worker in workers))
+            others = [asyncio.create_task(invoke(http, front, "slow", 0.2)) for _ in range(10)]
+            assert {200} == {status for status, _ in await asyncio.gather(*others)}
+            assert not blocked.done(), "the others did not wait for it"
+            assert "blocked" == (await blocked)[1]["output"]
+            await until(lambda: not any(worker.blocked for worker in workers))
+            assert [0, 0] == [one.restarts for one in front.pool.view()]
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize("endpoint", ["invoke", "batch", "stream"])
+def test_a_worker_whose_loop_stays_blocked_is_replaced(made, monkeypatch, endpoint):
+    """A batch has no time limit of its own, and nobody in there could keep to one."""
+    monkeypatch.setattr("penstock.chains.process.PING_SECONDS", 0.1)
+    monkeypatch.setattr("penstock.chains.process.BLOCKED_SECONDS_MAX", 0.5)
+
+    async def go():
+        front = made(count=1)
+        async with front.running(), aiohttp.ClientSession(headers=KEY) as http:
+            body = {"inputs": [600]} if endpoint == "batch" else {"input": 600}
+            async with http.post(f"{front.url}/block_loop/{endpoint}", json=body) as answer:
+                assert 502 == answer.status
+                assert (
+                    "urn:penstock:error:worker_lost"
+                    == (await answer.json(content_type=None))["type"]
+                )
+            assert 200 == (await invoke(http, front, "upper", "a"))[0]
+            assert [1] == [one.restarts for one in front.pool.view()]
 
     asyncio.run(go())
 
