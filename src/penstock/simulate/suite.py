@@ -7,10 +7,13 @@ independent, so they are played in two processes; the result does not depend on 
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import lru_cache
 from itertools import product
+from multiprocessing.connection import wait
 from pathlib import Path
 from statistics import median
 from typing import Literal
@@ -130,7 +133,7 @@ def play_cell(cell: Cell, policies: Sequence[str]) -> CellResult:
 def play_all(chosen: Sequence[Cell], policies: Sequence[str]) -> Iterator[tuple[int, CellResult]]:
     """Play cells in two processes; gives the number of each with its result, as they end."""
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(PROCESSES, mp_context=context) as pool:
+    with ProcessPoolExecutor(PROCESSES, context, initializer=_end_with_parent) as pool:
         pending = {
             pool.submit(play_cell, cell, policies): number for number, cell in enumerate(chosen)
         }
@@ -139,6 +142,19 @@ def play_all(chosen: Sequence[Cell], policies: Sequence[str]) -> Iterator[tuple[
                 yield pending.pop(future), future.result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """Let no player outlive the command: one that is killed cannot tell its processes."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
 def cell_table(results: Sequence[CellResult]) -> list[list[str]]:
