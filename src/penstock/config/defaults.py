@@ -32,8 +32,8 @@ SANDBOX_ANTHROPIC = "sandbox-anthropic"
 """Its provider and deployment under Anthropic's protocol, with limits of its own."""
 
 CLASSES: dict[str, dict[str, Any]] = {
-    "interactive": {"rank": 0, "reserve": 0.0},
-    "standard": {"rank": 1, "reserve": 0.5, "min_share": 0.05},
+    "interactive": {"rank": 0, "reserve": 0.0, "seniority_seconds": 0.5, "quantum_seconds": 8.0},
+    "standard": {"rank": 1, "reserve": 1.0, "min_share": 0.05, "order": "deadline"},
     "batch": {"rank": 2, "reserve": 1.0, "min_share": 0.05},
 }
 """The built-in classes as they would stand in a file; a file's own keys go on top."""

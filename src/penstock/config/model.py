@@ -167,6 +167,21 @@ class ClassTable(_Table, frozen=True):
         Literal["arrival", "deadline"],
         Meta(description="what decides between the units of one tenant"),
     ] = "arrival"
+    seniority_seconds: Annotated[
+        Positive | None,
+        Meta(
+            description="how much earlier than it came a later step of a run counts, at most; "
+            "default: as early as its run"
+        ),
+    ] = None
+    quantum_seconds: Annotated[
+        float,
+        Meta(
+            ge=0,
+            description="seconds of the limit by which tenants may differ before fairness "
+            "decides instead of arrival",
+        ),
+    ] = 0.0
     queue_max: Annotated[
         PositiveInt, Meta(description="units that may wait; more are refused with 429")
     ] = 10_000

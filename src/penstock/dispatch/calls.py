@@ -270,7 +270,8 @@ class Calls:
         self._metrics.upstream_answer(target.deployment, response.status)
         readings = target.adapter.limit_readings(response.headers, self._wall())
         if readings:
-            self.dispatcher.post(Observed(target.deployment, sent_at, tuple(readings)))
+            # The ledger knows this call by the moment of its grant.
+            self.dispatcher.post(Observed(target.deployment, grant.granted_at, tuple(readings)))
         try:
             await _check_status(target.adapter, response)
             answer = await _begin(target.adapter, call, unit, grant, response)

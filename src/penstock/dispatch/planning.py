@@ -6,6 +6,7 @@ name together, because a call in one protocol cannot go to a deployment of the o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from penstock.config.model import Config, DeploymentTable
@@ -33,6 +34,8 @@ def plan_of(config: Config) -> Plan:
                 reserve=table.reserve,
                 min_share=table.min_share,
                 order=table.order,
+                seniority_seconds=table.seniority_seconds or math.inf,
+                quantum_seconds=table.quantum_seconds,
                 queue_max=table.queue_max,
             )
             for name, table in config.classes.items()

@@ -30,7 +30,7 @@ ROUNDING = 1e-9
 """What floating point may lose on the way; without it a wake-up could come a hair too early,
 for ever."""
 
-SLACK_SHARE = 0.1
+SLACK_SHARE = 0.05
 SLACK_SECONDS = 0.25
 """Below the top of a bucket, so that no refill is lost between a wake-up and its sends."""
 

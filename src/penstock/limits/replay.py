@@ -12,7 +12,7 @@ between the two, whatever the network did, as long as one way takes at most
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import NamedTuple
 
 ONE_WAY_SECONDS_MAX = 0.1
@@ -35,7 +35,7 @@ def remaining_interval(
     rounding: float,
     rate: float,
     capacity: float,
-    sends: Iterable[Send],
+    sends: Collection[Send],
     sent_at: float,
     now: float,
 ) -> tuple[float, float]:
@@ -46,6 +46,10 @@ def remaining_interval(
     half = rounding / 2
     highest, highest_at = min(capacity, remaining + half), sent_at
     lowest, lowest_at = remaining - half, sent_at + ONE_WAY_SECONDS_MAX
+    together = [send.amount for send in sends if send.at == sent_at and send.amount > 0]
+    if together:
+        # One of those is the observed one: at the worst the smallest, and admitted first.
+        lowest -= sum(together) - min(together)
     for send in sends:
         if send.at < sent_at - REORDER_SECONDS:
             continue

@@ -17,7 +17,8 @@ from __future__ import annotations
 import math
 from collections import deque
 
-from penstock.limits.bucket import ROUNDING
+from penstock.limits.bucket import ROUNDING, SENDS_MAX
+from penstock.limits.replay import REORDER_SECONDS, Send
 from penstock.units import LimitReading
 
 RELEASE_SHARE = 0.1
@@ -31,6 +32,7 @@ class FixedWindow:
     """One limit that starts anew at every multiple of its period after ``starts_at``."""
 
     __slots__ = (
+        "_sends",
         "_starts_at",
         "capacity",
         "level",
@@ -48,6 +50,7 @@ class FixedWindow:
         self.reserve_share = 1.0
         self.source = "configured"
         self._starts_at = now
+        self._sends: deque[Send] = deque(maxlen=SENDS_MAX)
 
     @property
     def rate(self) -> float:
@@ -60,11 +63,13 @@ class FixedWindow:
             windows = math.floor((now - self._starts_at) / self.period_seconds)
             self._starts_at += windows * self.period_seconds
             self.level = self.capacity
+            self._sends.clear()
 
     def take(self, amount: float, now: float) -> None:
         """Count ``amount``; a negative amount is given back."""
         self.advance(now)
         self.level = min(self.capacity, self.level - amount)
+        self._sends.append(Send(now, amount))
 
     def ready_at(self, amount: float, reserve: float, now: float) -> float:
         """The earliest time at which a class that leaves ``reserve`` may take ``amount``."""
@@ -107,9 +112,12 @@ class FixedWindow:
             self.capacity = capacity
             self.source = "header"
         if reading.reset_seconds is not None and 0 < reading.reset_seconds <= period_seconds:
-            self._starts_at = now + reading.reset_seconds - period_seconds
+            # Rather late than early: what is sent before the boundary counts in the old window.
+            boundary_at = sent_at + reading.reset_seconds + REORDER_SECONDS
+            self._starts_at = boundary_at - period_seconds
         if remaining is not None and sent_at >= self._starts_at:
-            self.level = min(self.level, remaining + reading.rounding / 2)
+            since = sum(send.amount for send in self._sends if send.at > sent_at + REORDER_SECONDS)
+            self.level = min(self.level, remaining + reading.rounding / 2 - since)
 
     def replan(self, per_period: float, period_seconds: float, burst_seconds: float | None) -> None:
         """Take over changed configuration, keeping what has been used."""

@@ -51,6 +51,6 @@ class Deployment:
             case Limited(_, pause_seconds, limit):
                 until = now + pause_seconds
                 if limit is None or not self.pool.pause(limit, until, now):
-                    self.health.pause(until)
+                    self.health.limited(until, now)
             case Overloaded(_, pause):
                 self.health.overloaded(pause, now)

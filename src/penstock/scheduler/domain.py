@@ -44,6 +44,9 @@ CREDIT_MAX_SECONDS = 0.5
 """Credit that can be gathered beyond zero: a debt is paid in small pieces, not in a burst."""
 
 
+DEADLINE_NEAR_SECONDS = 5.0
+"""So long before its deadline a unit may push, within its class's share."""
+
 AFFINITIES_MAX = 10_000
 AFFINITY_HEADROOM_MIN = 0.2
 """A conversation stays where its prompt is cached while so much of the limits is free there."""
@@ -64,7 +67,7 @@ class ClassQueue:
 
     def __init__(self, plan: ClassPlan, weights: dict[str, float], now: float) -> None:
         self.plan = plan
-        self.queue = FairQueue(weights)
+        self.queue = FairQueue(weights, plan.quantum_seconds)
         self.in_flight = 0
         self.backlog_seconds = 0.0
         self.credit = -CREDIT_GRACE_SECONDS
@@ -99,17 +102,21 @@ class ClassQueue:
         """Pay for what was granted; the debt is bounded by the grace."""
         self.credit = max(-CREDIT_GRACE_SECONDS, self.credit - cost_seconds)
 
-    def may_push(self, head: Waiting) -> bool:
-        """Whether the class has gone without for long enough to go first."""
-        needed = min(CREDIT_MAX_SECONDS, head.cost_seconds)
-        return self.plan.min_share > 0 and self.credit >= needed - ROUNDING
+    def pushes_at(self, head: Waiting, now: float) -> float:
+        """When the class may go first with this unit, if nothing is granted to it before.
 
-    def credit_at(self, head: Waiting, now: float) -> float:
-        """When it will have, if nothing is granted to it before."""
+        That is when it has gone without for long enough to pay; a unit whose deadline is near
+        need not wait for the grace.
+        """
         if self.plan.min_share <= 0:
             return math.inf
         missing = min(CREDIT_MAX_SECONDS, head.cost_seconds) - self.credit
-        return now + missing / self.plan.min_share
+        pushes_at = now if missing <= ROUNDING else now + missing / self.plan.min_share
+        deadline = head.unit.deadline
+        if deadline is not None and self.plan.order == "deadline" and pushes_at > deadline:
+            pays_at = now + max(0.0, missing - CREDIT_GRACE_SECONDS) / self.plan.min_share
+            pushes_at = max(pays_at, deadline - DEADLINE_NEAR_SECONDS)
+        return pushes_at
 
 
 class Placement:
@@ -216,8 +223,9 @@ class Domain:
     ) -> float:
         """A class that has gone without for too long goes first, and with no reserve."""
         while (head := queue.queue.head(queue.queue.models())) is not None:
-            if not queue.may_push(head):
-                return queue.credit_at(head, now)
+            pushes_at = queue.pushes_at(head, now)
+            if pushes_at > now:
+                return pushes_at
             placement = self._place(head, 0.0, held, now)
             if placement.ready_at > now:
                 held.setdefault(placement.pool, Held(placement.amounts, placement.ready_at))

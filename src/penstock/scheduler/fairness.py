@@ -6,6 +6,12 @@ its weight. It needs no known service rate, so it stays fair on a bucket that re
 or is shared with somebody else. For two flows that both have work waiting, what each was
 given (over its weight) differs by at most one maximal unit of each.
 
+A class may have a *quantum*: then tags are compared in whole quanta, and among tenants in the
+same one the unit that comes first in its own order goes first. So tenants who are about even are
+served first come, first served, as a single queue would be; one who has had more by a quantum
+waits. The bound above grows by one quantum. (Strict order of tags made the 99th percentile of
+single calls 1.3 to 1.4 times that of a single queue on a saturated limit with a burst of 2 s.)
+
 What a unit costs is its *dominant* cost in seconds (``Pool.cost_seconds``). It is charged as
 estimated when granted and corrected when settled, so that a tenant who over-estimates is not
 the poorer for it, nor one who under-estimates the richer. An idle tenant saves up no credit:
@@ -14,14 +20,19 @@ coming back it starts at the class's virtual time.
 
 from __future__ import annotations
 
+import math
 from heapq import heapify, heappop, heappush
 from itertools import count
+from typing import TypeAlias
 
 from penstock.scheduler.waiting import Waiting
 
 COMPACT_ENDED_MIN = 64
 """Ended units and entries left behind are swept out once there are more than that and more
 than half of what is there: O(1) each, amortised."""
+
+
+Rank: TypeAlias = tuple[float, tuple[float, float, int]]
 
 
 class Flow:
@@ -36,7 +47,7 @@ class Flow:
         self.waiting = 0
         self.ended = 0
         self.units: dict[str, list[Waiting]] = {}
-        self.entered: dict[str, float] = {}
+        self.entered: dict[str, Rank] = {}
 
     def head(self, model: str) -> Waiting | None:
         """The first unit that still waits for this model; forgets the ended ones before it."""
@@ -47,6 +58,12 @@ class Flow:
             heappop(heap)
             self.ended -= 1
         return None
+
+    def rank(self, head: Waiting, quantum_seconds: float) -> Rank:
+        """Where this flow stands with that unit at its head: its tag, then the unit's place."""
+        if quantum_seconds:
+            return math.floor(self.start / quantum_seconds), head.key
+        return self.start, head.key
 
     def compact(self) -> None:
         """Forget the ended units wherever they are."""
@@ -65,10 +82,11 @@ class FairQueue:
     flow's is passed over when it comes up.
     """
 
-    def __init__(self, weights: dict[str, float]) -> None:
+    def __init__(self, weights: dict[str, float], quantum_seconds: float = 0.0) -> None:
         self._weights = weights
+        self._quantum_seconds = quantum_seconds
         self._flows: dict[str, Flow] = {}
-        self._lines: dict[str, list[tuple[float, int, Flow]]] = {}
+        self._lines: dict[str, list[tuple[Rank, int, Flow]]] = {}
         self._index = count()
         self._sweep_at = COMPACT_ENDED_MIN
         self.virtual_time = 0.0
@@ -84,8 +102,11 @@ class FairQueue:
             self.tenants_waiting += 1
         flow.waiting += 1
         self.waiting += 1
-        heappush(flow.units.setdefault(unit.model, []), waiting)
-        self._enter(flow, unit.model)
+        heap = flow.units.setdefault(unit.model, [])
+        heappush(heap, waiting)
+        head = flow.head(unit.model)
+        if head is waiting:
+            self._enter(flow, unit.model, head)
 
     def remove(self, waiting: Waiting) -> None:
         """A unit ends its waiting: granted, evicted or cancelled."""
@@ -122,12 +143,12 @@ class FairQueue:
 
     def head(self, models: list[str]) -> Waiting | None:
         """The unit that fairness puts first among those that wait for one of ``models``."""
-        best: tuple[float, int, Waiting] | None = None
+        best: tuple[Rank, Waiting] | None = None
         for model in models:
             found = self._line_head(model)
-            if found is not None and (best is None or found < best):
+            if found is not None and (best is None or found[0] < best[0]):
                 best = found
-        return best[2] if best is not None else None
+        return best[1] if best is not None else None
 
     def waiting_of(self, tenant: str) -> int:
         """How many units of a tenant wait here."""
@@ -143,26 +164,31 @@ class FairQueue:
             self._flows[tenant] = flow
         return flow
 
-    def _enter(self, flow: Flow, model: str) -> None:
-        if flow.entered.get(model) != flow.start:
-            flow.entered[model] = flow.start
-            heappush(self._lines.setdefault(model, []), (flow.start, flow.index, flow))
+    def _enter(self, flow: Flow, model: str, head: Waiting) -> None:
+        rank = flow.rank(head, self._quantum_seconds)
+        if flow.entered.get(model) != rank:
+            flow.entered[model] = rank
+            heappush(self._lines.setdefault(model, []), (rank, flow.index, flow))
 
     def _enter_all(self, flow: Flow) -> None:
         for model in flow.units:
-            if flow.head(model) is not None:
-                self._enter(flow, model)
+            head = flow.head(model)
+            if head is not None:
+                self._enter(flow, model, head)
 
-    def _line_head(self, model: str) -> tuple[float, int, Waiting] | None:
+    def _line_head(self, model: str) -> tuple[Rank, Waiting] | None:
+        """The first flow of a line and its head; forgets entries that no longer say the truth."""
         line = self._lines.get(model)
         while line:
-            tag, index, flow = line[0]
-            head = flow.head(model) if tag == flow.start else None
-            if head is not None:
-                return tag, index, head
+            rank, _, flow = line[0]
+            head = flow.head(model)
+            if head is not None and rank == flow.rank(head, self._quantum_seconds):
+                return rank, head
             heappop(line)
-            if flow.entered.get(model) == tag:
+            if flow.entered.get(model) == rank:
                 del flow.entered[model]
+                if head is not None:
+                    self._enter(flow, model, head)
         self._lines.pop(model, None)
         return None
 

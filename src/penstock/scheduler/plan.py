@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import msgspec
@@ -13,6 +14,8 @@ from penstock.units import ChargeModel
 class ClassPlan(msgspec.Struct, frozen=True):
     """One class. ``rank``: lower goes first. ``reserve``: the share of each bucket that it
     leaves to more urgent classes. ``min_share``: its floor when they leave it nothing.
+    ``seniority_seconds``: how much earlier than it came a later step of a run counts, at most.
+    ``quantum_seconds``: dominant seconds by which tenants may differ without being preferred.
     """
 
     name: str
@@ -20,6 +23,8 @@ class ClassPlan(msgspec.Struct, frozen=True):
     reserve: float = 0.0
     min_share: float = 0.0
     order: Literal["arrival", "deadline"] = "arrival"
+    seniority_seconds: float = math.inf
+    quantum_seconds: float = 0.0
     queue_max: int = 10_000
 
 

@@ -16,8 +16,11 @@ class Waiting:
     """A unit that waits, was granted, or has ended. Ordered by its place within its tenant.
 
     The place is the run's arrival, so that a run already begun goes before one that has not;
-    in a class ordered by deadline the deadline comes first. It is fixed on submission: a unit
-    that comes back after a 429 has the same place. ``sequence`` breaks ties, not a clock.
+    where a class bounds the seniority, a later step counts as so much earlier than it came at
+    most, because single calls would else wait for all of other runs. In a class ordered by
+    deadline the deadline comes first. The place is fixed on submission: a unit that comes back
+    after a 429 has the same. ``sequence`` breaks ties, not a clock. ``options`` are the
+    deployments that it may go to, with what it takes of each.
     """
 
     __slots__ = (
@@ -36,7 +39,8 @@ class Waiting:
         urgency = 0.0
         if plan.order == "deadline":
             urgency = unit.deadline if unit.deadline is not None else float("inf")
-        self.key = (urgency, unit.place.arrival, sequence)
+        arrival = max(unit.place.arrival, now - plan.seniority_seconds)
+        self.key = (urgency, arrival, sequence)
         self.unit = unit
         self.submitted_at = now
         self.options: list[tuple[Deployment, Amounts]] = []

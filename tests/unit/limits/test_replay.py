@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from penstock.limits.replay import ONE_WAY_SECONDS_MAX, REORDER_SECONDS, Send, remaining_interval
 
 RATE = 10.0
-GAP = st.floats(REORDER_SECONDS * 1.01, 2.0)
+GAP = st.one_of(st.just(0.0), st.floats(REORDER_SECONDS * 1.01, 2.0))
 WAY = st.floats(0.0, ONE_WAY_SECONDS_MAX)
 
 

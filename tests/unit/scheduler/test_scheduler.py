@@ -120,6 +120,40 @@ def test_an_idle_tenant_saves_up_no_credit(world_type):
     assert granted.count("idle") == pytest.approx(granted.count("busy"), abs=2)
 
 
+def test_tenants_who_are_about_even_are_served_first_come_first_served(world_type):
+    """Within a quantum; beyond it fairness decides."""
+    classes = (ClassPlan("interactive", 0, quantum_seconds=5.0),)
+    world = world_type(world_type.plan(rpm=60, burst_seconds=1, classes=classes))
+    for number in range(12):
+        tenant = "busy" if number < 8 else f"rare-{number}"
+        world.submit(world.unit("interactive", tenant))
+        world.now += 0.01
+    world.run()
+
+    order = [world.units[grant.unit_id].tenant for grant in world.grants]
+    assert ["busy"] * 5 == order[:5]
+    assert ["rare-8", "rare-9", "rare-10", "rare-11"] == order[5:9]
+
+
+def test_a_bounded_seniority_lets_later_steps_pass_only_so_much(world_type):
+    classes = (ClassPlan("interactive", 0, seniority_seconds=2.0),)
+    world = world_type(world_type.plan(rpm=60, burst_seconds=1, classes=classes))
+    world.now = 10.0
+    world.submit(world.unit("interactive"))
+    long_before = world.unit("interactive", arrival=10.0)
+    world.submit(long_before)
+    world.now = 11.9
+    just_before = world.unit("interactive", arrival=11.9)
+    world.submit(just_before)
+    world.now = 13.0
+    later_step = world.unit("interactive", arrival=0.0)
+    world.submit(later_step)
+    world.run()
+
+    order = [grant.unit_id for grant in world.grants[1:]]
+    assert [long_before.unit_id, later_step.unit_id, just_before.unit_id] == order
+
+
 def test_a_run_already_begun_goes_before_one_that_has_not(world_type):
     world = world_type(world_type.plan(rpm=60, burst_seconds=1))
     world.submit(world.unit("standard", arrival=0.0))
