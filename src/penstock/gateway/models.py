@@ -12,6 +12,7 @@ from penstock.config.model import Config
 from penstock.dispatch.planning import public_models
 from penstock.errors import InternalError, NotFound
 from penstock.http.auth import Principal
+from penstock.http.error_body import ErrorShape, shape_for
 from penstock.http.exchange import Exchange
 from penstock.units import Outcome
 
@@ -80,5 +81,4 @@ def _scoped(served: frozenset[str], principal: Principal) -> frozenset[str]:
 
 
 def _is_anthropic(exchange: Exchange) -> bool:
-    """Anthropic's SDKs say their API's version in every request."""
-    return "anthropic-version" in exchange.headers
+    return shape_for(exchange.headers) is ErrorShape.ANTHROPIC

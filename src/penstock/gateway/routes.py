@@ -32,7 +32,7 @@ NOT_SERVED_ANTHROPIC = ("/v1/messages/count_tokens", "/v1/messages/batches")
 def gateway_routes(calls: GatewayCalls, models: ModelList, desk: Desk) -> list[Route]:
     """Every route of the gateway."""
 
-    def route(path: str, handler: Handler, shape: ErrorShape, method: str = "POST") -> Route:
+    def route(path: str, handler: Handler, shape: ErrorShape | None, method: str = "POST") -> Route:
         door = Door(handler, access=Access.KEY, shape=shape, door="gateway", desk=desk)
         return Route(path, door, methods=[method])
 
@@ -51,8 +51,8 @@ def gateway_routes(calls: GatewayCalls, models: ModelList, desk: Desk) -> list[R
         for path in NOT_SERVED_ANTHROPIC:
             routes.append(route(prefix + path, _not_served(path), anthropic))
     for prefix in ("", "/openai", "/anthropic"):
-        routes.append(route(f"{prefix}/v1/models", models.list, openai, "GET"))
-        routes.append(route(f"{prefix}/v1/models/{{model:path}}", models.one, openai, "GET"))
+        routes.append(route(f"{prefix}/v1/models", models.list, None, "GET"))
+        routes.append(route(f"{prefix}/v1/models/{{model:path}}", models.one, None, "GET"))
     return routes
 
 

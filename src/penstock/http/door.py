@@ -18,7 +18,7 @@ from typing import TypeAlias
 from penstock.config.model import ServerTable
 from penstock.errors import CallError, Draining, Forbidden, InternalError
 from penstock.http.auth import Authenticator
-from penstock.http.error_body import ErrorShape, render
+from penstock.http.error_body import ErrorShape, render, shape_for
 from penstock.http.exchange import ClientGone, Exchange, Receive, Scope, Send, while_connected
 from penstock.http.hosts import HostRule
 from penstock.telemetry.logs import REQUEST_LOGGER, log_facts
@@ -54,8 +54,9 @@ class Desk:
 class Door:
     """The ASGI app of one route.
 
-    ``door`` is its name in metrics and logs. ``logged=False`` keeps answers that went well out
-    of the request log: for what is polled.
+    ``door`` is its name in metrics and logs. ``shape`` None is that of whoever asks, for what is
+    no protocol's own. ``logged=False`` keeps answers that went well out of the request log: for
+    what is polled.
     """
 
     def __init__(
@@ -63,15 +64,15 @@ class Door:
         handler: Handler,
         *,
         access: Access,
-        shape: ErrorShape,
+        shape: ErrorShape | None,
         door: str,
         desk: Desk,
         logged: bool = True,
     ) -> None:
         self.access = access
         self.door = door
+        self.shape = shape
         self._handler = handler
-        self._shape = shape
         self._desk = desk
         self._logged = logged
 
@@ -123,7 +124,8 @@ class Door:
             return error.outcome
         # The jitter spreads callers; nothing secret depends on it.
         jitter = random.random()  # noqa: S311
-        status, headers, body = render(error, self._shape, exchange.request_id, jitter=jitter)
+        shape = self.shape or shape_for(exchange.headers)
+        status, headers, body = render(error, shape, exchange.request_id, jitter=jitter)
         content_type = headers.pop("content-type")
         exchange.response_headers.update(headers)
         await exchange.respond(status, body, content_type)

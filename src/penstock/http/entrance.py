@@ -60,6 +60,7 @@ class Entrance:
         if exact is not None:
             return exact
         allowed: set[str] = set()
+        shape: ErrorShape | None = None
         for route, door in self._pairs:
             match, child = route.matches(scope)
             if match is Match.FULL:
@@ -67,23 +68,22 @@ class Entrance:
                 return door
             if match is Match.PARTIAL:
                 allowed |= route.methods or set()
+                shape = door.shape
         if allowed:
-            return self._wrong_method(sorted(allowed))
+            return self._wrong_method(sorted(allowed), shape)
         return self._refusal(NotFound("There is no such route.", code="route_not_found"))
 
-    def _wrong_method(self, allowed: list[str]) -> Door:
+    def _wrong_method(self, allowed: list[str], shape: ErrorShape | None) -> Door:
         allow = ", ".join(allowed)
         error = InvalidRequest(
             f"This route answers {allow} only.", code="method_not_allowed", status=405
         )
-        return self._refusal(error, allow=allow)
+        return self._refusal(error, shape, allow=allow)
 
-    def _refusal(self, error: CallError, **headers: str) -> Door:
+    def _refusal(self, error: CallError, shape: ErrorShape | None = None, **headers: str) -> Door:
         async def refuse(exchange: Exchange) -> Outcome:
             exchange.response_headers.update(headers)
             raise error
 
         handler: Handler = refuse
-        return Door(
-            handler, access=Access.PUBLIC, shape=ErrorShape.OPENAI, door="none", desk=self._desk
-        )
+        return Door(handler, access=Access.PUBLIC, shape=shape, door="none", desk=self._desk)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from enum import Enum, auto
 from typing import Any, Final
 
@@ -76,6 +77,11 @@ def render(
     if isinstance(error, Unauthenticated):
         headers["www-authenticate"] = 'Bearer realm="penstock"'
     return error.status, headers, msgspec.json.encode(body)
+
+
+def shape_for(headers: Mapping[str, str]) -> ErrorShape:
+    """The shape for whoever asks: Anthropic's SDKs say their API's version in every request."""
+    return ErrorShape.ANTHROPIC if "anthropic-version" in headers else ErrorShape.OPENAI
 
 
 def document(error: CallError, shape: ErrorShape, request_id: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from penstock.http.door import Access
+from penstock.http.door import Access, ErrorShape
 from penstock.units import Outcome
 
 CLOSE = b"connection: close\r\n\r\n"
@@ -79,6 +79,39 @@ def test_one_spelling_of_a_path_reaches_its_route(run, serving, method, path, st
                 assert b"\r\nallow: " in answer
             if status >= 400:
                 assert json.loads(answer.partition(b"\r\n\r\n")[2])["status"] == status
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "host"),
+    [
+        (b"GET", b"/nowhere", b"localhost"),
+        (b"GET", b"//", b"localhost"),
+        (b"GET", b"/healthz", b"evil.example"),
+        (b"POST", b"/v1/models/a", b"localhost"),
+    ],
+)
+def test_what_reaches_no_route_is_refused_in_the_shape_of_the_sdk_that_asks(
+    run, serving, method, path, host
+) -> None:
+    async def scenario() -> None:
+        async with serving(routes=ROUTES, shape=None) as service:
+            by_openai = await asked(service, method, path, host)
+            by_anthropic = await asked(
+                service, method, path, host + b"\r\nanthropic-version: 2023-06-01"
+            )
+        assert json.loads(by_openai.partition(b"\r\n\r\n")[2])["error"]["code"]
+        assert json.loads(by_anthropic.partition(b"\r\n\r\n")[2])["type"] == "error"
+
+    run(scenario())
+
+
+def test_a_wrong_method_is_refused_in_the_shape_of_the_route(run, serving) -> None:
+    async def scenario() -> None:
+        async with serving(routes=ROUTES, shape=ErrorShape.ANTHROPIC) as service:
+            answer = await asked(service, b"POST", b"/healthz")
+        assert json.loads(answer.partition(b"\r\n\r\n")[2])["type"] == "error"
 
     run(scenario())
 
