@@ -71,8 +71,8 @@ def sandbox_deployments() -> dict[str, DeploymentTable]:
 
 
 def dev_key() -> KeyTable:
-    """The key of a service that only this machine can reach: it may do everything."""
-    return KeyTable(tenant=DEV_KEY, admin=True)
+    """The key of a service that only this machine can reach: it may do everything, at once."""
+    return KeyTable(tenant=DEV_KEY, class_default="interactive", admin=True)
 
 
 def built_in() -> Config:

@@ -39,7 +39,7 @@ def test_a_chat_completion_comes_back_with_what_happened_in_its_headers(openai_c
     assert answer.choices[0].message.content
     assert answer.usage.total_tokens > 0
     assert raw.headers["penstock-deployment"] == "sandbox"
-    assert raw.headers["penstock-class"] == "standard"
+    assert raw.headers["penstock-class"] == "interactive"
     assert int(raw.headers["penstock-wait-ms"]) >= 0
     assert answer._request_id == raw.headers["x-request-id"]
 
