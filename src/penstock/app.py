@@ -41,7 +41,6 @@ from penstock.http.auth import Authenticator, Principal, digest
 from penstock.http.door import Access, Desk, Door, ErrorShape, Handler
 from penstock.http.entrance import Entrance
 from penstock.http.exchange import Exchange
-from penstock.http.hosts import HostRule
 from penstock.http.server import HttpServer
 from penstock.providers.estimate import Estimator
 from penstock.sandbox.child import SandboxChild
@@ -174,8 +173,7 @@ class Service:
     def _adopt(self, config: Config) -> None:
         """Let every part go on with another configuration."""
         self._desk.authenticator = self._authenticator()
-        self._desk.server = config.server
-        self._desk.hosts = HostRule(config.server.host, config.server.allowed_hosts)
+        self._desk.adopt(config.server)
         self._calls.targets = targets_of(config, self._loaded.secrets)
         self._gateway.classes = config.classes
         self._models.models = models_by_kind(config)

@@ -46,6 +46,10 @@ class ServerTable(_Table, frozen=True):
     body_bytes_max: Annotated[
         PositiveInt, Meta(description="largest request body; larger ones are refused with 413")
     ] = 8 * 1024 * 1024
+    bodies_bytes_max: Annotated[
+        PositiveInt,
+        Meta(description="bytes of all bodies held at once, one tenant half of them; over it: 503"),
+    ] = 256 * 1024 * 1024
     header_bytes_max: Annotated[
         PositiveInt, Meta(description="largest request head; larger ones are refused with 431")
     ] = 64 * 1024

@@ -19,7 +19,15 @@ from penstock.config.model import ServerTable
 from penstock.errors import CallError, Draining, Forbidden, InternalError
 from penstock.http.auth import Authenticator
 from penstock.http.error_body import ErrorShape, render, shape_for
-from penstock.http.exchange import ClientGone, Exchange, Receive, Scope, Send, while_connected
+from penstock.http.exchange import (
+    Bodies,
+    ClientGone,
+    Exchange,
+    Receive,
+    Scope,
+    Send,
+    while_connected,
+)
 from penstock.http.hosts import HostRule
 from penstock.telemetry.logs import REQUEST_LOGGER, log_facts
 from penstock.telemetry.metrics import Metrics
@@ -42,13 +50,22 @@ class Access(Enum):
 
 
 class Desk:
-    """What every door shares. ``authenticator`` and ``server`` are replaced on a reload."""
+    """What every door shares. ``authenticator`` is replaced on a reload, ``adopt`` takes the rest.
+
+    ``bodies`` has room for two of the largest bodies at least, whatever is configured.
+    """
 
     def __init__(self, authenticator: Authenticator, server: ServerTable, metrics: Metrics) -> None:
         self.authenticator = authenticator
-        self.server = server
         self.metrics = metrics
+        self.bodies = Bodies(0)
+        self.adopt(server)
+
+    def adopt(self, server: ServerTable) -> None:
+        """Go by this table from now on."""
+        self.server = server
         self.hosts = HostRule(server.host, server.allowed_hosts)
+        self.bodies.bytes_max = max(server.bodies_bytes_max, 2 * server.body_bytes_max)
 
 
 class Door:
@@ -79,13 +96,14 @@ class Door:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, whatever happens in it."""
         began = time.perf_counter()
-        exchange = Exchange(scope, receive, send, self._desk.server)
+        exchange = Exchange(scope, receive, send, self._desk.server, self._desk.bodies)
         outcome = Outcome.INTERNAL
         try:
             outcome = await self._answer(exchange)
         except ClientGone:
             outcome = exchange.outcome_if_gone
         finally:
+            exchange.close()
             self._record(exchange, outcome, time.perf_counter() - began)
 
     async def _answer(self, exchange: Exchange) -> Outcome:

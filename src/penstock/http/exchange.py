@@ -14,7 +14,13 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapp
 from typing import Any, Final, TypeAlias, TypeVar
 
 from penstock.config.model import ServerTable
-from penstock.errors import InvalidRequest, PenstockError, TooLarge, UnsupportedMedia
+from penstock.errors import (
+    InvalidRequest,
+    PenstockError,
+    QueueFull,
+    TooLarge,
+    UnsupportedMedia,
+)
 from penstock.http.auth import Principal
 from penstock.units import Outcome
 
@@ -33,6 +39,45 @@ class ClientGone(PenstockError):
     """The caller hung up, or was cut off because it took nothing: there is nobody to answer."""
 
 
+class Bodies:
+    """The bytes of all request bodies held at the moment, and who holds them.
+
+    A call keeps its body while it waits, so ten thousand of them within every other bound are
+    more than a machine has. One tenant may hold half, so that none can keep the others out; our
+    own workers, who call in everybody's name, all of it.
+    """
+
+    def __init__(self, bytes_max: int) -> None:
+        self.bytes_max = bytes_max
+        self.held_bytes = 0
+        self._by_tenant: dict[str, int] = {}
+
+    def take(self, principal: Principal | None, size: int) -> None:
+        """Count so many bytes more. Raises QueueFull (503), having counted nothing."""
+        tenant = principal.tenant if principal else ""
+        own = self._by_tenant.get(tenant, 0) + size
+        is_internal = principal is not None and principal.internal
+        own_max = self.bytes_max if is_internal else self.bytes_max // 2
+        if own > own_max or self.held_bytes + size > self.bytes_max:
+            raise QueueFull(
+                "The calls that wait hold as many bytes as this service takes. Come back when "
+                "some of them have been sent.",
+                status=503,
+            )
+        self.held_bytes += size
+        self._by_tenant[tenant] = own
+
+    def give_back(self, principal: Principal | None, size: int) -> None:
+        """Count so many bytes less."""
+        tenant = principal.tenant if principal else ""
+        self.held_bytes -= size
+        left = self._by_tenant.get(tenant, 0) - size
+        if left > 0:
+            self._by_tenant[tenant] = left
+        else:
+            self._by_tenant.pop(tenant, None)
+
+
 class Exchange:
     """One request and its answer.
 
@@ -45,7 +90,9 @@ class Exchange:
     """
 
     __slots__ = (
+        "_bodies",
         "_body",
+        "_held_bytes",
         "_receive",
         "_send",
         "_server",
@@ -64,13 +111,17 @@ class Exchange:
         "status",
     )
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, server: ServerTable) -> None:
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, server: ServerTable, bodies: Bodies
+    ) -> None:
         self.scope = scope
         self._receive = receive
         self._send = send
         self._server = server
         self._transport = (scope.get("state") or {}).get("transport")
         self._body: bytes | None = None
+        self._bodies = bodies
+        self._held_bytes = 0
         headers: dict[str, str] = {}
         self.hosts: list[str] = []
         for raw_name, raw_value in scope["headers"]:
@@ -95,7 +146,8 @@ class Exchange:
         """The whole body; the same bytes every time.
 
         Raises UnsupportedMedia for an encoded one, TooLarge past ``body_bytes_max``,
-        InvalidRequest (408) past ``body_timeout_seconds``, ClientGone.
+        InvalidRequest (408) past ``body_timeout_seconds``, QueueFull (503) where the bodies of
+        others have taken what there is, ClientGone.
         """
         if self._body is None:
             self._check_declared()
@@ -131,24 +183,30 @@ class Exchange:
 
     async def _read_body(self) -> bytes:
         message = await self._receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        first: bytes = message.get("body", b"")
+        first = self._piece(message)
         if not message.get("more_body", False):
-            if len(first) > self._server.body_bytes_max:
-                raise self._too_large()
             return first
         whole = bytearray(first)
         while message.get("more_body", False):
-            if len(whole) > self._server.body_bytes_max:
-                raise self._too_large()
             message = await self._receive()
-            if message["type"] == "http.disconnect":
-                raise ClientGone
-            whole += message.get("body", b"")
-        if len(whole) > self._server.body_bytes_max:
-            raise self._too_large()
+            whole += self._piece(message)
         return bytes(whole)
+
+    def _piece(self, message: Message) -> bytes:
+        """What came of the body, counted and within the bounds."""
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        piece: bytes = message.get("body", b"")
+        if self._held_bytes + len(piece) > self._server.body_bytes_max:
+            raise self._too_large()
+        self._bodies.take(self.principal, len(piece))
+        self._held_bytes += len(piece)
+        return piece
+
+    def close(self) -> None:
+        """The exchange is over: what it held is given back."""
+        self._bodies.give_back(self.principal, self._held_bytes)
+        self._held_bytes = 0
 
     async def respond(
         self, status: int, body: bytes, content_type: str = "application/json"

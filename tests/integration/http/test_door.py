@@ -206,6 +206,40 @@ def test_a_handler_that_answers_nothing_is_a_fault_of_ours(run, serving) -> None
     run(scenario())
 
 
+def test_bodies_over_the_bound_of_all_are_refused_until_one_is_given_back(run, serving) -> None:
+    holding = asyncio.Event()
+    let_go = asyncio.Event()
+
+    async def handler(exchange):
+        await exchange.body()
+        if not let_go.is_set():
+            holding.set()
+            await let_go.wait()
+        await exchange.respond(200, b"{}")
+        return Outcome.SUCCESS
+
+    async def scenario() -> None:
+        async with serving(handler, body_bytes_max=1000, bodies_bytes_max=2000) as service:
+            request = POST + b"content-length: 900\r\n\r\n" + b"x" * 900
+            reader, writer = await service.connect()
+            writer.write(request)
+            await holding.wait()
+            last = request.replace(b"\r\n", b"\r\nconnection: close\r\n", 1)
+            refused = await service.talk(last)
+            assert refused.startswith(b"HTTP/1.1 503 ")
+            assert b"retry-after: " in refused
+            let_go.set()
+            assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
+            for _ in range(3):  # what ends in a refusal holds nothing, either
+                answer = await service.talk(
+                    request.replace(b"\r\n", b"\r\nconnection: close\r\n", 1)
+                )
+                assert answer.startswith(b"HTTP/1.1 200 ")
+            assert service.desk.bodies.held_bytes == 0
+
+    run(scenario())
+
+
 @pytest.mark.parametrize("moved_on", [False, True])
 @pytest.mark.parametrize("begun", [False, True])
 def test_a_hang_up_cancels_the_handler_and_is_counted_as_it_says(

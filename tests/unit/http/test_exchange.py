@@ -1,4 +1,4 @@
-"""while_connected counts cancellations as asyncio does, whatever comes together."""
+"""Cancellations are counted as asyncio counts them; bodies within their bounds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import asyncio
 import pytest
 
 from penstock.config.model import ServerTable
-from penstock.http.exchange import ClientGone, Exchange, while_connected
+from penstock.errors import QueueFull
+from penstock.http.auth import Principal
+from penstock.http.exchange import Bodies, ClientGone, Exchange, while_connected
 
 
 class Caller:
@@ -24,7 +26,7 @@ class Caller:
         """Nobody looks."""
 
     def exchange(self) -> Exchange:
-        return Exchange({"headers": []}, self.receive, self.send, ServerTable())
+        return Exchange({"headers": []}, self.receive, self.send, ServerTable(), Bodies(0))
 
 
 def test_a_hang_up_and_a_cancellation_at_once_stay_a_cancellation() -> None:
@@ -105,3 +107,31 @@ def test_nothing_watches_for_a_hang_up_once_the_work_is_done() -> None:
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     asyncio.run(scenario())
+
+
+def principal(tenant: str, *, internal: bool = False) -> Principal:
+    return Principal(tenant, tenant, "standard", "standard", internal=internal)
+
+
+def test_one_tenant_holds_half_of_all_bodies_and_the_others_the_rest() -> None:
+    bodies, web, nightly = Bodies(100), principal("web"), principal("nightly")
+    bodies.take(web, 50)
+    with pytest.raises(QueueFull) as full:
+        bodies.take(web, 1)
+    assert full.value.status == 503
+    bodies.take(nightly, 50)
+    with pytest.raises(QueueFull):
+        bodies.take(principal("third"), 1)
+
+    bodies.give_back(web, 50)
+
+    bodies.take(web, 30)
+    bodies.take(principal("third"), 20)
+    assert bodies.held_bytes == 100
+
+
+def test_our_own_workers_who_call_for_everybody_may_hold_all() -> None:
+    bodies, workers = Bodies(100), principal("workers", internal=True)
+    bodies.take(workers, 100)
+    with pytest.raises(QueueFull):
+        bodies.take(workers, 1)
