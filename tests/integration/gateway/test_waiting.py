@@ -62,6 +62,13 @@ def client(running, key=PERSON, **options):
     return httpx.AsyncClient(base_url=running.url, headers=headers, timeout=30, **options)
 
 
+def ask(running, key=PERSON):
+    """One call, and its answer."""
+    headers = {"Authorization": f"Bearer {key}"}
+    url = f"{running.url}/v1/chat/completions"
+    return httpx.post(url, json=CALL, headers=headers, timeout=30)
+
+
 def outstanding(running) -> int:
     """Reservations that have not ended, and units that wait."""
     text = httpx.get(f"{running.url}/metrics").text
@@ -146,12 +153,7 @@ def test_a_failing_provider_is_asked_again_and_the_caller_sees_the_answer(pair, 
     service, sandbox = pair
     sandbox.post("/faults", {"faults": [fault], "calls": 1})
 
-    answer = httpx.post(
-        f"{service.url}/v1/chat/completions",
-        json=CALL,
-        headers={"Authorization": f"Bearer {PERSON}"},
-        timeout=30,
-    )
+    answer = ask(service)
 
     assert 200 == answer.status_code
     assert answer.json()["choices"][0]["message"]["content"]
@@ -162,12 +164,7 @@ def test_a_plain_call_survives_a_reset(pair, fault):
     service, sandbox = pair
     sandbox.post("/faults", {"faults": [fault], "calls": 1})
 
-    answer = httpx.post(
-        f"{service.url}/v1/chat/completions",
-        json=CALL,
-        headers={"Authorization": f"Bearer {PERSON}"},
-        timeout=30,
-    )
+    answer = ask(service)
 
     assert 200 == answer.status_code
 
@@ -177,12 +174,7 @@ def test_a_500_that_stays_reaches_the_caller_after_three_attempts(pair):
     before = sandbox.get("/stats")[1]["by_status"].get("500", 0)
     sandbox.post("/faults", {"faults": ["500"], "calls": 3})
 
-    answer = httpx.post(
-        f"{service.url}/v1/chat/completions",
-        json=CALL,
-        headers={"Authorization": f"Bearer {PERSON}"},
-        timeout=30,
-    )
+    answer = ask(service)
 
     assert 502 == answer.status_code
     assert "upstream_unavailable" == answer.json()["error"]["code"]
@@ -204,12 +196,7 @@ def test_what_waiting_cannot_mend_reaches_the_caller_by_name(pair, fault, status
     service, sandbox = pair
     sandbox.post("/faults", {"faults": [fault], "calls": 1})
 
-    answer = httpx.post(
-        f"{service.url}/v1/chat/completions",
-        json=CALL,
-        headers={"Authorization": f"Bearer {PERSON}"},
-        timeout=30,
-    )
+    answer = ask(service)
 
     assert (status, code) == (answer.status_code, answer.json()["error"]["code"])
     assert "false" == answer.headers.get("x-should-retry", "false")
@@ -291,11 +278,7 @@ def test_a_deadline_that_cannot_be_met_is_refused_at_once_with_the_time_it_would
 
 def test_a_key_may_call_only_its_models(pair):
     service, _ = pair
-    answer = httpx.post(
-        f"{service.url}/v1/chat/completions",
-        json=CALL,
-        headers={"Authorization": f"Bearer {NARROW}"},
-    )
+    answer = ask(service, NARROW)
     assert (403, "model_forbidden") == (answer.status_code, answer.json()["error"]["code"])
 
 
