@@ -222,15 +222,18 @@ class UpstreamError(CallError):
 
 
 class UpstreamRejected(UpstreamError):
-    """The provider's own refusal; ``body`` is passed on as it came."""
+    """The provider's own refusal; ``body`` is passed on as it came, where it is JSON."""
 
     outcome = Outcome.UPSTREAM_REJECTED
     should_retry = False
 
-    def __init__(self, status: int, body: bytes, content_type: str) -> None:
-        super().__init__(f"the provider answered {status}", status=status)
+    def __init__(self, status: int, body: bytes | None) -> None:
+        super().__init__(
+            f"The provider refused this call with status {status}, and said nothing that can be "
+            "passed on. What it refuses is in the call: change it, or ask for another model.",
+            status=status,
+        )
         self.body = body
-        self.content_type = content_type
 
 
 class UpstreamRateLimited(UpstreamError):

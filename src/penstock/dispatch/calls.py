@@ -273,7 +273,7 @@ class Calls:
             # The ledger knows this call by the moment of its grant.
             self.dispatcher.post(Observed(target.deployment, grant.granted_at, tuple(readings)))
         try:
-            await _check_status(target.adapter, response)
+            await _check_status(target, response)
             answer = await _begin(target.adapter, call, unit, grant, response)
         except BaseException:
             response.release(is_complete=False)
@@ -289,6 +289,9 @@ class Calls:
         sent_headers = target.adapter.upstream_headers(headers, target.key)
         try:
             return await self._upstream.send(url, sent_headers, body, target.timeouts)
+        except UpstreamInvalid:
+            self._metrics.upstream_answer(target.deployment, None)
+            raise
         except UpstreamFault as fault:
             self._metrics.upstream_answer(target.deployment, None)
             _log.warning("%s: %s", target.deployment, fault.reason)
@@ -312,7 +315,7 @@ class Calls:
             on_usage(usage)
 
 
-async def _check_status(adapter: Adapter, response: UpstreamResponse) -> None:
+async def _check_status(target: Target, response: UpstreamResponse) -> None:
     """Go on only with a 200 whose bytes are plain. Raises AttemptFailed, UpstreamInvalid."""
     encoding = response.headers.get("content-encoding", "identity").lower()
     if encoding not in ("", "identity"):
@@ -323,18 +326,30 @@ async def _check_status(adapter: Adapter, response: UpstreamResponse) -> None:
         raise UpstreamInvalid(f"The provider answered {response.status}, which is no answer here.")
     try:
         body = await response.body(ERROR_BODY_BYTES_MAX)
-    except UpstreamFault:
+    except (UpstreamFault, UpstreamInvalid):
         body = b""
-    failure = adapter.classify(response.status, response.headers, body)
-    content_type = response.headers.get("content-type", "application/json")
-    raise AttemptFailed(failure, _caller_error(failure, response.status, body, content_type))
+    failure = target.adapter.classify(response.status, response.headers, body)
+    passed_on = body if _may_be_passed_on(body, target.key) else None
+    raise AttemptFailed(failure, _caller_error(failure, response.status, passed_on))
 
 
-def _caller_error(failure: Failure, status: int, body: bytes, content_type: str) -> CallError:
+def _may_be_passed_on(body: bytes, key: str | None) -> bool:
+    """Whether a refusal is JSON, as SDKs expect it, and does not show our key."""
+    if not body.lstrip().startswith((b"{", b"[")) or (key is not None and key.encode() in body):
+        return False
+    try:
+        body.decode()
+        msgspec.json.decode(body, type=msgspec.Raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return True
+
+
+def _caller_error(failure: Failure, status: int, body: bytes | None) -> CallError:
     """What a failure is for the caller, if it is the end."""
     match failure.kind:
         case FailureKind.REJECTED:
-            return UpstreamRejected(status, body, content_type)
+            return UpstreamRejected(status, body)
         case FailureKind.AUTH:
             return UpstreamAuth(
                 "The provider refused the key of this service. Its operator has to mend that; "

@@ -15,6 +15,8 @@ from collections.abc import Mapping
 import aiohttp
 import msgspec
 
+from penstock.errors import UpstreamInvalid
+
 BODY_BYTES_MAX = 64 * 1024 * 1024
 """A whole answer's cap; embeddings of a large batch are the largest known, some 30 MiB."""
 
@@ -87,12 +89,12 @@ class UpstreamResponse:
             raise UpstreamFault(type(error).__name__, was_sent=True) from None
 
     async def body(self, bytes_max: int = BODY_BYTES_MAX) -> bytes:
-        """The whole answer. Raises UpstreamFault, also where it is longer than the cap."""
+        """The whole answer. Raises UpstreamFault, UpstreamInvalid where it passes the cap."""
         whole = bytearray()
         while chunk := await self.chunk():
             whole += chunk
             if len(whole) > bytes_max:
-                raise UpstreamFault(f"more than {bytes_max} bytes", was_sent=True)
+                raise UpstreamInvalid(f"The provider's answer has more than {bytes_max} bytes.")
         return bytes(whole)
 
     def release(self, *, is_complete: bool) -> None:
@@ -128,7 +130,10 @@ class Upstream:
     async def send(
         self, url: str, headers: Mapping[str, str], body: bytes, timeouts: Timeouts
     ) -> UpstreamResponse:
-        """POST, and wait for the answer's head. Raises UpstreamFault."""
+        """POST, and wait for the answer's head.
+
+        Raises UpstreamFault, UpstreamInvalid where the head is malformed or over its caps.
+        """
         loop = asyncio.get_running_loop()
         began = loop.time()
         ends_at = began + timeouts.total_seconds
@@ -148,6 +153,8 @@ class Upstream:
             raise UpstreamFault("no answer in time", was_sent=True, is_timeout=True) from None
         except aiohttp.ClientConnectorError as error:
             raise UpstreamFault(type(error).__name__, was_sent=False) from None
+        except aiohttp.ClientResponseError:
+            raise UpstreamInvalid("The provider's answer has a head that cannot be read.") from None
         except aiohttp.ServerDisconnectedError as error:
             raise UpstreamFault(type(error).__name__, was_sent=True, is_stale=True) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:

@@ -10,7 +10,6 @@ by themselves and listen to ``x-should-retry`` and ``retry-after-ms``; everyone 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from enum import Enum, auto
 from typing import Any, Final
@@ -42,7 +41,6 @@ RETRY_SECONDS_DEFAULT: Final = 1.0
 JITTER_SHARE: Final = 0.25
 """How much longer than asked the last of many refused callers is told to stay away."""
 
-_CONTENT_TYPE: Final = re.compile(r"[\w.+-]+/[\w.+-]+(?:; ?[\w.-]+=[\w.-]+)*\Z", re.ASCII)
 _ANTHROPIC_TYPES: Final = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -65,9 +63,8 @@ def render(
     ``jitter`` in [0, 1] spreads callers that are told to come back; the caller draws it.
     """
     headers = _retry_headers(error, jitter)
-    if isinstance(error, UpstreamRejected):
-        plain = error.content_type if _CONTENT_TYPE.match(error.content_type) else ""
-        headers["content-type"] = plain or "application/json"
+    if isinstance(error, UpstreamRejected) and error.body is not None:
+        headers["content-type"] = "application/json"
         return error.status, headers, error.body
     body = document(error, shape, request_id)
     if shape is ErrorShape.ANTHROPIC:

@@ -24,7 +24,7 @@ def every_error() -> list[errors.CallError]:
         kind = waiting.pop()
         waiting += kind.__subclasses__()
         if kind is errors.UpstreamRejected:
-            found.append(kind(404, b'{"error":{"message":"theirs"}}', "application/json"))
+            found += [kind(404, b'{"error":{"message":"theirs"}}'), kind(404, None)]
         else:
             found.append(kind("What is wrong, and the way out."))
     return found
@@ -36,8 +36,9 @@ def test_every_error_of_the_tree_has_a_body_in_every_shape(error, shape) -> None
     status, headers, body = render(error, shape, "request-1")
     assert status == error.status
     document = json.loads(body)
-    if isinstance(error, errors.UpstreamRejected):
+    if isinstance(error, errors.UpstreamRejected) and error.body is not None:
         assert body == error.body
+        assert headers["content-type"] == "application/json"
         return
     problem = document["problem_type" if shape is ErrorShape.ANTHROPIC else "type"]
     assert problem == f"urn:penstock:error:{error.code}"
@@ -150,22 +151,6 @@ def test_only_a_missing_key_is_challenged() -> None:
     for error in every_error():
         headers = render(error, ErrorShape.OPENAI, "r")[1]
         assert ("www-authenticate" in headers) == isinstance(error, errors.Unauthenticated)
-
-
-@pytest.mark.parametrize(
-    ("given_type", "sent"),
-    [
-        ("application/json", "application/json"),
-        ("text/html; charset=utf-8", "text/html; charset=utf-8"),
-        ("text/html\r\nset-cookie: a=b", "application/json"),
-        ("", "application/json"),
-        ("ü/x", "application/json"),
-    ],
-)
-def test_a_providers_content_type_is_passed_on_only_when_well_formed(given_type, sent) -> None:
-    error = errors.UpstreamRejected(422, b"{}", given_type)
-    status, headers, body = render(error, ErrorShape.ANTHROPIC, "r")
-    assert (status, headers["content-type"], body) == (422, sent, b"{}")
 
 
 @given(st.text(alphabet=st.characters(), max_size=50) | st.just("\ud800" * 5000))
