@@ -87,11 +87,9 @@ class GuardedHttpToolsProtocol(HttpToolsProtocol):
         self._lost = lost
         self._head_since: float | None = None
         self._idle_since: float | None = None
-        self._rest_since: float | None = None
-        self._rest_bytes = 0
         self._unsent_bytes = 0
         self._unsent_since = 0.0
-        self._refused_since: float | None = None
+        self._lingers_until: float | None = None
         self._running: RequestResponseCycle | None = None
         self._pipelined_bytes = 0
         self._reading_body = False
@@ -127,7 +125,7 @@ class GuardedHttpToolsProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, in pieces that keep the milestone rule exact."""
-        if self._refused_since is not None:
+        if self._lingers_until is not None:
             return
         if self._idle_since is not None:
             self._idle_since = None
@@ -197,21 +195,16 @@ class GuardedHttpToolsProtocol(HttpToolsProtocol):
             self.flow.resume_reading()
 
     def on_body(self, body: bytes) -> None:
-        """Pass a piece on; after the answer the rest is thrown away, up to a bound."""
+        """Pass a piece on."""
         self._bytes_since_milestone = 0
         if self.pipeline:
             self._wait_in_line(len(body))
-        if self._rest_since is not None:
-            self._rest_bytes += len(body)
-            if self._rest_bytes > self._table.body_bytes_max:
-                self.transport.abort()
         super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The request is whole."""
         self._bytes_since_milestone = 0
         self._reading_body = False
-        self._rest_since = None
         super().on_message_complete()
 
     def _wait_in_line(self, size: int) -> None:
@@ -234,48 +227,45 @@ class GuardedHttpToolsProtocol(HttpToolsProtocol):
     async def _run(
         self, cycle: RequestResponseCycle, app: Any, scope: Any, receive: Any, send: Any
     ) -> None:
-        await app(scope, receive, send if cycle.keep_alive else partial(self._send_last, cycle))
+        await app(scope, receive, partial(self._send_early, cycle) if cycle.more_body else send)
         if self.transport.is_closing():
             # Nobody can get the rest; uvicorn would log that as an error, and send a 500.
             cycle.disconnected = True
 
-    async def _send_last(self, cycle: RequestResponseCycle, message: Any) -> None:
-        """Send on a connection that is to be closed: not under a body that is still on its way.
+    async def _send_early(self, cycle: RequestResponseCycle, message: Any) -> None:
+        """Send what may come before the end of the request's body: the connection's last answer.
 
-        uvicorn closes at once. That would reset the connection, and the caller never see why.
+        uvicorn would close under the body that is still on its way, or, where it keeps the
+        connection, read it to its end. The first resets the connection, so that the caller never
+        sees the answer; the second has no bound.
         """
+        if cycle.more_body and message["type"] == "http.response.start":
+            cycle.keep_alive = False
         is_end = message["type"] == "http.response.body" and not message.get("more_body")
         if not (is_end and cycle.more_body):
             await cycle.send(message)
             return
-        cycle.keep_alive = True
+        cycle.keep_alive = True  # so that uvicorn leaves it open
         await cycle.send(message)
-        self._linger()
+        self._linger(self._table.header_timeout_seconds)
 
     def on_response_complete(self) -> None:
         """Go on with the next pipelined request, or be idle. Arms no timer, unlike uvicorn."""
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
-        if self._refused_since is not None:
-            return
-        now = self.loop.time()
-        if self._reading_body:
-            self._rest_since = now
-            self._rest_bytes = 0
         self.flow.resume_reading()
         if self.pipeline:
             cycle, app = self.pipeline.pop()
             self._start_asgi_task(cycle, app)
         else:
             self._pipelined_bytes = 0
-            self._idle_since = now
+            self._idle_since = self.loop.time()
 
     # Ends.
 
     def _refuse(self, status: int, message: str) -> None:
         """Answer in one go, read no more, and close once the caller had time to see it."""
-        self._refused_since = self.loop.time()
         cycle = self._running
         if cycle is not None and cycle.response_complete:
             cycle = None
@@ -287,21 +277,21 @@ class GuardedHttpToolsProtocol(HttpToolsProtocol):
             cycle.disconnected = True
             cycle.message_event.set()
         self.transport.write(_refusal_bytes(status, message))
-        self._linger()
+        self._linger(LINGER_SECONDS)
 
-    def _linger(self) -> None:
+    def _linger(self, seconds: float) -> None:
         """Read and throw away for a while, so that the caller sees its answer before the end."""
         if self.transport.is_closing():
             return
-        self._refused_since = self.loop.time()
+        self._lingers_until = self.loop.time() + seconds
         self.flow.resume_reading()
         if self.transport.can_write_eof():
             self.transport.write_eof()
 
     def sweep(self, now: float) -> None:
         """Cut the connection if it is late. ``now`` is the loop's time in seconds."""
-        if self._refused_since is not None:
-            if now - self._refused_since > LINGER_SECONDS:
+        if self._lingers_until is not None:
+            if now > self._lingers_until:
                 self.transport.abort()
             return
         unsent = self.transport.get_write_buffer_size()
@@ -316,9 +306,7 @@ class GuardedHttpToolsProtocol(HttpToolsProtocol):
                 self._refuse(408, "The request's head did not arrive in time.")
             else:
                 self.transport.close()
-        elif _older(self._idle_since, now, IDLE_SECONDS_MAX) or _older(
-            self._rest_since, now, self._table.header_timeout_seconds
-        ):
+        elif _older(self._idle_since, now, IDLE_SECONDS_MAX):
             self.transport.close()
 
 

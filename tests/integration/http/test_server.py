@@ -342,12 +342,14 @@ def test_an_early_answer_lets_the_caller_finish_within_bounds(run, serving) -> N
     run(scenario())
 
 
-def test_an_early_answer_reaches_a_caller_that_wants_the_connection_closed(run, serving) -> None:
+def test_an_answer_before_the_end_of_the_body_is_seen_and_is_the_connection_s_last(
+    run, serving
+) -> None:
     """Closing at once would reset it, and an HTTP/1.0 proxy then tells its own caller 502."""
 
     async def scenario() -> None:
         async with serving(body_bytes_max=1000) as service:
-            for head in (HEAD + b"connection: close\r\n", HEAD.replace(b"1.1", b"1.0")):
+            for head in (HEAD, HEAD + b"connection: close\r\n", HEAD.replace(b"1.1", b"1.0")):
                 reader, writer = await service.connect()
                 writer.write(head + b"content-length: 4000000\r\n\r\n")
                 for _ in range(40):  # the caller sends all before it reads anything
