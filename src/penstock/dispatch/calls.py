@@ -33,7 +33,7 @@ from penstock.errors import (
     UpstreamUnavailable,
 )
 from penstock.providers.base import Adapter, Failure, FailureKind, ParsedCall, StreamReader
-from penstock.scheduler.events import Cancelled, Failed, Observed, Settled
+from penstock.scheduler.events import Cancelled, Event, Failed, Observed, Settled
 from penstock.scheduler.retries import consequence, may_retry
 from penstock.telemetry.metrics import Metrics
 from penstock.units import Grant, Unit, Usage
@@ -67,6 +67,7 @@ class AttemptFailed(Exception):
         self.error = error
         self.was_sent = was_sent
         self.is_stale = False
+        self.observed: Observed | None = None
 
 
 class Answer:
@@ -240,14 +241,13 @@ class Calls:
                 on_grant(grant)
                 return await self._attempt(unit, grant, call, headers)
             except AttemptFailed as failed:
-                if not (failed.is_stale and grant.attempt == 1):
-                    self._learn(failed.failure, grant)
                 requeue = may_retry(failed.failure.kind, grant.attempt)
-                event = Failed(unit.unit_id, requeue, failed.was_sent)
+                events = _aftermath(failed, unit, grant, requeue=requeue)
                 if not requeue:
-                    dispatcher.post(event)
+                    for event in events:
+                        dispatcher.post(event)
                     raise failed.error from None
-                grant = await dispatcher.grant_again(event, unit.unit_id)
+                grant = await dispatcher.grant_again(events, unit.unit_id)
             except asyncio.CancelledError:
                 dispatcher.post(Cancelled(unit.unit_id, was_sent=True))
                 raise
@@ -268,15 +268,18 @@ class Calls:
         sent_at = clock()
         response = await self._send(target, call, headers)
         self._metrics.upstream_answer(target.deployment, response.status)
-        readings = target.adapter.limit_readings(response.headers, self._wall())
-        if readings:
-            # The ledger knows this call by the moment of its grant.
-            self.dispatcher.post(Observed(target.deployment, grant.granted_at, tuple(readings)))
+        readings = tuple(target.adapter.limit_readings(response.headers, self._wall()))
+        # The ledger knows this call by the moment of its grant.
+        observed = Observed(target.deployment, grant.granted_at, readings)
+        if response.status == 200:
+            self.dispatcher.post(observed)
         try:
             await _check_status(target, response)
             answer = await _begin(target.adapter, call, unit, grant, response)
-        except BaseException:
+        except BaseException as error:
             response.release(is_complete=False)
+            if isinstance(error, AttemptFailed) and response.status != 200:
+                error.observed = observed
             raise
         self._metrics.first_byte(target.deployment, clock() - sent_at)
         return answer
@@ -313,6 +316,22 @@ class Calls:
         self._metrics.unit_waited(unit.class_name, answer.grant.wait_seconds)
         if answer.is_complete and answer.reported is not None:
             on_usage(usage)
+
+
+def _aftermath(failed: AttemptFailed, unit: Unit, grant: Grant, *, requeue: bool) -> list[Event]:
+    """What the scheduler is told of a failed attempt, in the order in which it must hear it.
+
+    First that nothing is owed, then what the refusal's headers said, which knows of no charge,
+    then the pause: the other way round the refund would lift the level again.
+    """
+    events: list[Event] = [Failed(unit.unit_id, requeue, failed.was_sent)]
+    if failed.observed is not None:
+        events.append(failed.observed)
+    learnt = consequence(failed.failure, grant.deployment, grant.attempt)
+    # A kept connection that was closed meanwhile says nothing of the provider.
+    if learnt is not None and not (failed.is_stale and grant.attempt == 1):
+        events.append(learnt)
+    return events
 
 
 async def _check_status(target: Target, response: UpstreamResponse) -> None:

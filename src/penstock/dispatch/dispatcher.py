@@ -8,7 +8,7 @@ arrive in the same turn of the loop are taken in one tick.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from penstock.dispatch.recent import RecentCount
 from penstock.errors import (
@@ -69,9 +69,10 @@ class Dispatcher:
         self.post(Submitted(unit))
         return await self._granted(unit.unit_id)
 
-    async def grant_again(self, event: Event, unit_id: str) -> Grant:
+    async def grant_again(self, events: Iterable[Event], unit_id: str) -> Grant:
         """Post what sends a unit back to its place, and wait for its next grant."""
-        self.post(event)
+        for event in events:
+            self.post(event)
         return await self._granted(unit_id)
 
     def drain(self) -> None:

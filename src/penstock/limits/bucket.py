@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from itertools import takewhile
 
 from penstock.limits.plateau import Plateau
 from penstock.limits.replay import ONE_WAY_SECONDS_MAX, Send, remaining_interval
@@ -48,6 +49,9 @@ PLATEAU_SECONDS_MAX = 30.0
 
 PROBE_SECONDS = 2.0
 """While less urgent work waits for a level that nobody has seen, one unit asks this often."""
+
+SOFT_SECONDS_MIN = 20.0
+"""A bucket that holds less than this keeps no partial reserve: it would only stand idle."""
 
 SENDS_MAX = 4_096
 """Sends that are kept for replay; older ones are before any answer still under way."""
@@ -125,6 +129,21 @@ class Bucket:
         if amount > 0:
             self._probed_at = now
 
+    def untake(self, amount: float, taken_at: float, now: float) -> None:
+        """Give back what was never charged, as if it had not been taken.
+
+        It must leave the record of sends, too: a reading taken meanwhile knows nothing of it.
+        """
+        self.advance(now)
+        self.level = min(self.capacity, self.level + amount)
+        for index in range(len(self._sends) - 1, -1, -1):
+            send = self._sends[index]
+            if send.at < taken_at:
+                return
+            if send == (taken_at, amount):
+                self._sends[index] = Send(taken_at, 0.0)
+                return
+
     def ready_at(self, amount: float, reserve: float, now: float) -> float:
         """The earliest time at which a class that leaves ``reserve`` (0 to 1) may take ``amount``.
 
@@ -159,7 +178,9 @@ class Bucket:
         """What a class with this reserve leaves in the bucket after taking ``amount``."""
         slack = max(SLACK_SHARE * self.capacity, SLACK_SECONDS * self.rate)
         free = self.capacity - slack - amount
-        return reserve * self.reserve_share * free if free > 0 else 0.0
+        if free <= 0 or (self.reserve_share < 1 and self.capacity < SOFT_SECONDS_MIN * self.rate):
+            return 0.0
+        return reserve * self.reserve_share * free
 
     def level_at(self, then: float, now: float) -> float:
         """The level at a later time, if nothing is taken."""
@@ -213,9 +234,10 @@ class Bucket:
         is_same_limit = capacity is None or capacity <= per_period * 1.001
         if remaining is None or self._is_stale(sent_at, now):
             return
-        if is_same_limit and remaining > self.capacity:
-            self.level += remaining - self.capacity
-            self.capacity = min(remaining, max(self.capacity_ceiling, self.capacity))
+        shown = remaining - reading.rounding / 2
+        if is_same_limit and shown > self.capacity:
+            self.level += shown - self.capacity
+            self.capacity = min(shown, max(self.capacity_ceiling, self.capacity))
             self._plateau.forget()
         self._watch_plateau(reading, remaining, sent_at)
         self._is_seen |= remaining > SEEN_SHARE * self.capacity
@@ -231,15 +253,18 @@ class Bucket:
         seconds = sent_at - self._observed_sent_at
         if not 0 < seconds < PLATEAU_SECONDS_MAX:
             return
-        predicted, _ = self._interval(
-            reading, self._observed_remaining, self._observed_sent_at, sent_at
-        )
-        own = next((send.amount for send in reversed(self._sends) if send.at == sent_at), 0.0)
+        since = takewhile(lambda send: send.at > self._observed_sent_at, reversed(self._sends))
+        sent = [send for send in since if send.at <= sent_at]
+        own = next((send.amount for send in sent if send.at == sent_at), 0.0)
+        others = sum(send.amount for send in sent) - own
+        growth = self.rate * seconds
+        before_own = min(self.capacity, self._observed_remaining + growth - others)
         capacity = self._plateau.watch(
-            predicted_growth=self.rate * seconds,
-            missing=predicted - remaining,
+            predicted_growth=growth,
+            missing=before_own - own - remaining,
             level=remaining + own,
             rate=self.rate,
+            rounding=reading.rounding,
         )
         if capacity is not None:
             self._shrink(capacity)

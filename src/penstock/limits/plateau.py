@@ -15,6 +15,9 @@ MISSING_SHARE = 0.6
 EVIDENCE_SECONDS = 2.0
 """Refill that must have been watched before anything is concluded."""
 
+EVIDENCE_ROUNDINGS = 3.0
+"""And at least so many times the unit to which the provider rounds."""
+
 MEMORY_SECONDS = 10.0
 """Older evidence fades with this time constant."""
 
@@ -34,19 +37,26 @@ class Plateau:
         self._peak = 0.0
 
     def watch(
-        self, *, predicted_growth: float, missing: float, level: float, rate: float
+        self,
+        *,
+        predicted_growth: float,
+        missing: float,
+        level: float,
+        rate: float,
+        rounding: float,
     ) -> float | None:
         """Take one more pair of readings; the capacity, once it is evident, else None.
 
         ``predicted_growth`` is the refill between the two, ``missing`` how much lower the second
-        was than the first one predicts, ``level`` what the bucket held before the second send.
+        was than the first one predicts (negative: higher), ``level`` what the bucket held before
+        the second send. What rounding and jitter add to one pair they take from the next.
         """
         seconds = predicted_growth / rate
         kept = max(0.0, 1.0 - seconds / MEMORY_SECONDS)
         self._predicted = self._predicted * kept + predicted_growth
-        self._missing = self._missing * kept + min(max(0.0, missing), predicted_growth)
+        self._missing = self._missing * kept + missing
         self._peak = max(self._peak * (1.0 - 0.5 * (1.0 - kept)), level)
-        if self._predicted < EVIDENCE_SECONDS * rate:
+        if self._predicted < max(EVIDENCE_SECONDS * rate, EVIDENCE_ROUNDINGS * rounding):
             return None
         if self._missing < MISSING_SHARE * self._predicted:
             return None

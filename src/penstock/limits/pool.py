@@ -180,12 +180,14 @@ class Pool:
         if self.slots is not None:
             self.slots.in_use += amounts.get(LimitName.CONCURRENCY, 0.0)
 
-    def settle(self, reserved: Amounts, charged: Amounts, now: float) -> None:
+    def settle(self, reserved: Amounts, charged: Amounts, reserved_at: float, now: float) -> None:
         """Replace what was reserved by what was charged in the end."""
         for name, bucket in self.buckets.items():
-            difference = charged.get(name, 0.0) - reserved.get(name, 0.0)
-            if difference:
-                bucket.take(difference, now)
+            taken, due = reserved.get(name, 0.0), charged.get(name, 0.0)
+            if taken and not due:
+                bucket.untake(taken, reserved_at, now)
+            elif due != taken:
+                bucket.take(due - taken, now)
         if self.slots is not None:
             self.slots.in_use -= reserved.get(LimitName.CONCURRENCY, 0.0)
 

@@ -12,7 +12,9 @@ between the two, whatever the network did, as long as one way takes at most
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections import deque
+from collections.abc import Sequence
+from itertools import takewhile
 from typing import NamedTuple
 
 ONE_WAY_SECONDS_MAX = 0.1
@@ -35,24 +37,24 @@ def remaining_interval(
     rounding: float,
     rate: float,
     capacity: float,
-    sends: Collection[Send],
+    sends: Sequence[Send] | deque[Send],
     sent_at: float,
     now: float,
 ) -> tuple[float, float]:
     """The lowest and the highest level now, given what was left after a send at ``sent_at``.
 
-    ``rounding`` is the unit to which the provider rounds. O(number of sends).
+    ``rounding`` is the unit to which the provider rounds. ``sends`` are in order of time; the
+    cost is O(number of sends since ``sent_at``).
     """
     half = rounding / 2
     highest, highest_at = min(capacity, remaining + half), sent_at
     lowest, lowest_at = remaining - half, sent_at + ONE_WAY_SECONDS_MAX
-    together = [send.amount for send in sends if send.at == sent_at and send.amount > 0]
+    since = list(takewhile(lambda send: send.at >= sent_at - REORDER_SECONDS, reversed(sends)))
+    together = [send.amount for send in since if send.at == sent_at and send.amount > 0]
     if together:
         # One of those is the observed one: at the worst the smallest, and admitted first.
         lowest -= sum(together) - min(together)
-    for send in sends:
-        if send.at < sent_at - REORDER_SECONDS:
-            continue
+    for send in reversed(since):
         if send.at > sent_at + REORDER_SECONDS:
             # At its earliest: then the most can be refilled after it before the bucket is full.
             highest = min(capacity, highest + rate * (send.at - highest_at)) - send.amount

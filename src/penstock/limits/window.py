@@ -71,6 +71,13 @@ class FixedWindow:
         self.level = min(self.capacity, self.level - amount)
         self._sends.append(Send(now, amount))
 
+    def untake(self, amount: float, taken_at: float, now: float) -> None:
+        """Give back what was never charged; what an earlier window counted is gone."""
+        self.advance(now)
+        if taken_at >= self._starts_at:
+            self.level = min(self.capacity, self.level + amount)
+            self._sends.append(Send(taken_at, -amount))
+
     def ready_at(self, amount: float, reserve: float, now: float) -> float:
         """The earliest time at which a class that leaves ``reserve`` may take ``amount``."""
         self.advance(now)

@@ -278,6 +278,10 @@ def _read_usage(raw: msgspec.Raw, before: Usage | None) -> Usage | None:
     return Usage(tokens_input=tokens_input, tokens_output=output, tokens_input_cached=cached)
 
 
+TOKENS_ROUNDING = 1_000.0
+"""Its rate-limits page: "remaining" tokens are rounded to the nearest thousand."""
+
+
 def _read_limit(
     headers: Mapping[str, str], limit: LimitName, name: str, now: float
 ) -> LimitReading | None:
@@ -287,7 +291,8 @@ def _read_limit(
         return None
     full_at = parse_rfc3339(headers.get(f"anthropic-ratelimit-{name}-reset"))
     reset_seconds = None if full_at is None else min(max(full_at - now, 0.0), SECONDS_MAX)
-    return LimitReading(limit, capacity, remaining, reset_seconds)
+    rounding = 1.0 if limit is LimitName.RPM else TOKENS_ROUNDING
+    return LimitReading(limit, capacity, remaining, reset_seconds, rounding)
 
 
 def _classify(status: int, headers: Mapping[str, str], error: ErrorText) -> Failure:

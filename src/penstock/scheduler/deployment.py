@@ -12,20 +12,43 @@ from penstock.scheduler.health import Health
 from penstock.scheduler.plan import DeploymentPlan
 from penstock.units import Amounts, Estimate, LimitName
 
+RATIO_MAX = 20.0
+RATIO_RATE = 0.05
+"""How far one answer may move what is believed of the output of a class: one part in twenty."""
+
 
 class Deployment:
     """One callable target with its limits and its health."""
 
-    __slots__ = ("health", "plan", "pool")
+    __slots__ = ("_output_ratio", "health", "plan", "pool")
 
     def __init__(self, plan: DeploymentPlan, pool: Pool) -> None:
         self.plan = plan
         self.pool = pool
         self.health = Health()
+        self._output_ratio: dict[str, float] = {}
 
     def amounts(self, estimate: Estimate) -> Amounts:
-        """What a unit takes here."""
+        """What a unit takes here, by its estimate."""
         return admission_amounts(self.plan.charge, estimate)
+
+    def corrected(self, amounts: Amounts, class_name: str) -> Amounts:
+        """The same by what its class's units have produced lately, of what was expected.
+
+        A unit is estimated when it arrives; one of a large batch may have waited since before
+        anything was known of its kind.
+        """
+        ratio = self._output_ratio.get(class_name)
+        if ratio is None or LimitName.OTPM not in self.pool.buckets:
+            return amounts
+        return {**amounts, LimitName.OTPM: amounts[LimitName.OTPM] * ratio}
+
+    def produced(self, class_name: str, estimate: Estimate, tokens_output: int) -> None:
+        """A unit has ended: remember how its output compares with its estimate."""
+        if estimate.tokens_output > 0:
+            observed = min(RATIO_MAX, max(1 / RATIO_MAX, tokens_output / estimate.tokens_output))
+            ratio = self._output_ratio.get(class_name, 1.0)
+            self._output_ratio[class_name] = ratio + RATIO_RATE * (observed - ratio)
 
     def ready_at(self, amounts: Amounts, reserve: float, now: float) -> tuple[float, str]:
         """When a unit of a class with this reserve could be sent here, and what it waits for."""

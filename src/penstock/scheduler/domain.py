@@ -44,6 +44,13 @@ CREDIT_MAX_SECONDS = 0.5
 """Credit that can be gathered beyond zero: a debt is paid in small pieces, not in a burst."""
 
 
+DEADLINE_RELAXED_SECONDS = 30.0
+"""In a class ordered by deadline a unit leaves its whole reserve up to here, and none at its
+deadline."""
+
+RELAXED_WAKE_SECONDS = 1.0
+"""A floor that falls with time is looked at again so often."""
+
 DEADLINE_NEAR_SECONDS = 5.0
 """So long before its deadline a unit may push, within its class's share."""
 
@@ -101,6 +108,14 @@ class ClassQueue:
     def spend(self, cost_seconds: float) -> None:
         """Pay for what was granted; the debt is bounded by the grace."""
         self.credit = max(-CREDIT_GRACE_SECONDS, self.credit - cost_seconds)
+
+    def reserve_of(self, head: Waiting, now: float) -> float:
+        """What a unit leaves to more urgent classes: less as its deadline nears."""
+        reserve = self.plan.reserve
+        deadline = head.unit.deadline
+        if reserve and deadline is not None and self.plan.order == "deadline":
+            reserve *= min(1.0, max(0.0, deadline - now) / DEADLINE_RELAXED_SECONDS)
+        return reserve
 
     def pushes_at(self, head: Waiting, now: float) -> float:
         """When the class may go first with this unit, if nothing is granted to it before.
@@ -245,13 +260,16 @@ class Domain:
         models = queue.queue.models()
         wake_at = math.inf
         while models and (head := queue.queue.head(models)) is not None:
-            placement = self._place(head, queue.plan.reserve, held, now)
+            reserve = queue.reserve_of(head, now)
+            placement = self._place(head, reserve, held, now)
             if placement.ready_at <= now:
                 self._grant(queue, head, placement, now)
                 granted.append((head, placement))
                 continue
             held.setdefault(placement.pool, Held(placement.amounts, placement.ready_at))
             wake_at = min(wake_at, placement.ready_at)
+            if reserve < queue.plan.reserve:
+                wake_at = min(wake_at, now + RELAXED_WAKE_SECONDS)
             queue.clock(head.unit.model, now).held_up(head.unit.tenant, placement.cause)
             models.remove(head.unit.model)
         return wake_at
@@ -284,7 +302,8 @@ class Domain:
         kept = self._affine.get(waiting.unit.affinity) if waiting.unit.affinity else None
         best: Placement | None = None
         best_rank = (math.inf, 0.0)
-        for deployment, amounts in waiting.options:
+        for deployment, estimated in waiting.options:
+            amounts = deployment.corrected(estimated, waiting.unit.class_name)
             ready_at, cause = deployment.ready_at(amounts, reserve, now)
             hold = held.get(deployment.pool)
             if hold is not None and not deployment.pool.leaves_room_for(hold, amounts, now):

@@ -25,7 +25,8 @@ def predicted_wait_seconds(domain: Domain, waiting: Waiting, now: float) -> floa
         if queue.plan.name == waiting.unit.class_name:
             if queue.queue.waiting:
                 ahead_seconds += _own_class_seconds(queue, waiting)
-            reserve = queue.plan.reserve
+            # Near its deadline a unit leaves no reserve, so what refuses must not count on one.
+            reserve = 0.0 if queue.plan.order == "deadline" else queue.plan.reserve
             break
         ahead_seconds += queue.backlog_seconds
     ready_in_seconds = math.inf

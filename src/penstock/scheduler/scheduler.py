@@ -200,7 +200,10 @@ class Scheduler:
         reserved = flight.placement.amounts
         charge = flight.placement.deployment.plan.charge
         charged = reserved if usage is None else settled_amounts(charge, reserved, usage)
-        flight.placement.deployment.health.succeeded(now)
+        deployment, unit = flight.placement.deployment, flight.waiting.unit
+        deployment.health.succeeded(now)
+        if usage is not None:
+            deployment.produced(unit.class_name, unit.estimate, usage.tokens_output)
         self._pay(flight, charged, now)
 
     def _fail(self, event: Failed, now: float) -> None:
@@ -251,7 +254,7 @@ class Scheduler:
     def _pay(self, flight: Flight, charged: Amounts, now: float) -> None:
         """Replace the reservation by what was charged, in the limits and in fairness."""
         pool, reserved = flight.placement.pool, flight.placement.amounts
-        pool.settle(reserved, charged, now)
+        pool.settle(reserved, charged, flight.granted_at, now)
         queue = self._class_queue(flight.waiting)
         if queue is not None:
             difference_seconds = pool.cost_seconds(charged) - flight.waiting.cost_seconds

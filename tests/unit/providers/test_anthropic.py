@@ -203,7 +203,7 @@ def test_resets_are_read_against_the_answers_own_date() -> None:
 
     assert ADAPTER.limit_readings(LIMITS, wrong_wall) == [
         LimitReading(LimitName.RPM, 50.0, 49.0, 1.0),
-        LimitReading(LimitName.ITPM, 2_000_000.0, 1_996_000.0, 0.5),
+        LimitReading(LimitName.ITPM, 2_000_000.0, 1_996_000.0, 0.5, 1_000.0),
     ]
 
 
@@ -212,7 +212,7 @@ def test_the_tightest_limit_is_read_only_where_the_real_ones_are_missing() -> No
     alone = {name: value for name, value in alone.items() if "input" not in name}
 
     assert ADAPTER.limit_readings(alone, 0.0) == [
-        LimitReading(LimitName.TPM, 2_400_000.0, 2_390_000.0, None)
+        LimitReading(LimitName.TPM, 2_400_000.0, 2_390_000.0, None, 1_000.0)
     ]
     assert ADAPTER.limit_readings(dict.fromkeys(LIMITS, "banana"), 0.0) == []
 

@@ -24,7 +24,7 @@ from penstock.scheduler.events import (
 )
 from penstock.scheduler.plan import ClassPlan, DeploymentPlan, Plan
 from penstock.scheduler.scheduler import Scheduler
-from penstock.units import Estimate, LimitName, RunPlace, Unit, Usage
+from penstock.units import ChargeModel, Estimate, LimitName, RunPlace, Unit, Usage
 
 
 def test_a_unit_that_fits_goes_at_once(world_type):
@@ -283,6 +283,38 @@ def test_the_hopeless_is_refused_at_arrival_and_the_late_is_evicted_in_time(worl
     assert [(late.unit_id, EvictionReason.DEADLINE)] == [
         (eviction.unit_id, eviction.reason) for eviction in decisions.evictions
     ]
+
+
+def test_a_unit_leaves_less_of_the_reserve_as_its_deadline_nears(world_type):
+    classes = (ClassPlan("standard", 1, reserve=1.0, order="deadline"),)
+    world = world_type(world_type.plan(rpm=60, burst_seconds=60, classes=classes))
+    world.submit(*[world.unit("standard") for _ in range(4)])
+    soon = world.unit("standard", deadline=20.0)
+    late = world.unit("standard", deadline=500.0)
+    world.scheduler.deployment("one").pool.buckets[LimitName.RPM].take(36, 0.0)
+    world.submit(soon, late)
+    world.run(until=60)
+
+    assert world.wait_seconds(soon) < 20
+    assert world.wait_seconds(late) > world.wait_seconds(soon)
+
+
+def test_a_batch_that_was_estimated_before_anything_was_known_is_corrected_when_it_goes():
+    """Output was expected to be 100 tokens a call and is 10: the limit is used for tenfold."""
+    limits = LimitsPlan({LimitName.OTPM: 6_000}, None, 10)
+    charge = ChargeModel("none", settles_input=True)
+    plan = Plan((ClassPlan("batch", 2),), (DeploymentPlan("one", ("a",), limits, charge),))
+    scheduler = Scheduler(plan, 0.0)
+    unit = Unit("0", "a", "t", "batch", Estimate(1, 100), RunPlace("0", 0.0))
+    batch = [msgspec.structs.replace(unit, unit_id=str(number)) for number in range(2_000)]
+    decisions = scheduler.tick(0.0, [Submitted(each) for each in batch])
+    granted = 0
+    for step in range(100):
+        events = [Settled(grant.unit_id, Usage(1, 10)) for grant in decisions.grants]
+        granted += len(decisions.grants)
+        decisions = scheduler.tick(step * 0.3, events)
+
+    assert granted > 0.8 * (6_000 / 60 * 30 / 10), "nearly as many as the tokens allow"
 
 
 def test_a_429_pauses_the_limit_and_gives_the_unit_its_place_back(world_type):

@@ -68,13 +68,13 @@ class Ours:
         """A refusal: what it teaches, then back to its place, or the end."""
         call = head.call
         name = self._names[call.site]
+        requeue = may_retry(failure.kind, call.attempts)
+        self._post(Failed(call.name, requeue))
         if head.readings:
             self._post(Observed(name, head.sent_at, head.readings))
         learnt = consequence(failure, name, call.attempts)
         if learnt is not None:
             self._post(learnt)
-        requeue = may_retry(failure.kind, call.attempts)
-        self._post(Failed(call.name, requeue))
         if not requeue:
             del self._calls[call.name]
             self._simulation.give_up(call, Ending.GAVE_UP)
