@@ -50,6 +50,12 @@ PLATEAU_SECONDS_MAX = 30.0
 PROBE_SECONDS = 2.0
 """While less urgent work waits for a level that nobody has seen, one unit asks this often."""
 
+MARGIN_SHARE_STEP = 0.02
+MARGIN_SHARE_MAX = 0.1
+MARGIN_SECONDS = 600.0
+"""Every 429 makes us keep so much more of the capacity in hand, because our books are wrong by
+something that readings do not show in time (estimates, somebody else); it fades with time."""
+
 SOFT_SECONDS_MIN = 20.0
 """A bucket that holds less than this keeps no partial reserve: it would only stand idle."""
 
@@ -68,6 +74,7 @@ class Bucket:
 
     __slots__ = (
         "_is_seen",
+        "_margin",
         "_observed_at",
         "_observed_remaining",
         "_observed_sent_at",
@@ -107,6 +114,7 @@ class Bucket:
         self._observed_remaining = 0.0
         self._probed_at = now
         self._is_seen = False
+        self._margin = 0.0
         self._plateau = Plateau()
 
     def advance(self, now: float) -> None:
@@ -151,14 +159,15 @@ class Bucket:
         """
         self.advance(now)
         capacity = self.capacity
-        need = amount
+        kept = self._margin
         if reserve:
-            need += self.floor(amount, reserve)
+            kept = max(kept, self.floor(amount, reserve))
+        need = amount + kept
         missing = (min(capacity, need)) - self.level
         if missing <= ROUNDING * capacity or missing <= ROUNDING:
             return max(self.paused_until, now)
         ready_at = max(now, self._updated_at) + missing / self.rate
-        if reserve and need > amount:
+        if reserve and kept > self._margin:
             ready_at = min(ready_at, self._probe_at(amount, now))
         return max(self.paused_until, ready_at)
 
@@ -198,6 +207,8 @@ class Bucket:
         self.advance(now)
         if self.level > ROOM_SHARE * self.capacity:
             self._shrink(self.capacity * SHRINK)
+        more = self._margin + MARGIN_SHARE_STEP * self.capacity
+        self._margin = min(more, MARGIN_SHARE_MAX * self.capacity)
         self.level = min(self.level, 0.0)
         self.paused_until = max(self.paused_until, until)
 
@@ -240,6 +251,8 @@ class Bucket:
             self.capacity = min(shown, max(self.capacity_ceiling, self.capacity))
             self._plateau.forget()
         self._watch_plateau(reading, remaining, sent_at)
+        if self._margin:
+            self._margin *= max(0.0, 1.0 - (now - self._observed_at) / MARGIN_SECONDS)
         self._is_seen |= remaining > SEEN_SHARE * self.capacity
         self._observed_at, self._observed_sent_at = now, sent_at
         self._observed_remaining = remaining

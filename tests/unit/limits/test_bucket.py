@@ -92,6 +92,23 @@ def test_a_429_while_there_was_room_takes_the_capacity_down():
     assert 420.0 == pytest.approx(one.capacity)
 
 
+def test_each_429_keeps_a_little_more_in_hand_which_fades():
+    one = bucket(600, 60)
+    one.take(599, 0.0)
+    one.pause(0.0, 1.0)
+    at_once = one.ready_at(1, 0.0, 1.0)
+    assert at_once == pytest.approx(1.0 + (1 + 0.02 * 600) / 10, abs=0.2)
+    for _ in range(20):
+        one.pause(0.0, 1.0)
+    assert one.ready_at(1, 0.0, 1.0) == pytest.approx(1.0 + (1 + 0.1 * 600) / 10, abs=0.2)
+
+    for step in range(1, 61):
+        one.take(1, step * 30.0)
+        one.observe(reading(remaining=599), 60.0, sent_at=step * 30.0, now=step * 30.0 + 0.1)
+    one.take(one.level, 1_900.0)
+    assert one.ready_at(1, 0.0, 1_900.0) < 1_900.0 + 0.6
+
+
 def test_somebody_else_s_share_is_not_taken_for_a_smaller_bucket():
     ours, theirs = bucket(600, 60), bucket(600, 60)
     for step in range(400):
