@@ -12,6 +12,7 @@ from penstock.config.model import ClassTable
 from penstock.dispatch.calls import Answer, Calls
 from penstock.dispatch.planning import queue_name
 from penstock.errors import CallError, InternalError, NotFound
+from penstock.gateway.large_bodies import LargeBodies
 from penstock.gateway.who import Caller, caller_of, check_model
 from penstock.http.door import Desk, ErrorShape, while_connected
 from penstock.http.error_body import document
@@ -46,6 +47,7 @@ class GatewayCalls:
         self._run_key = run_key
         self._clock = clock
         self._numbers = itertools.count()
+        self._large = LargeBodies()
 
     async def answer(self, exchange: Exchange, endpoint: Endpoint) -> Outcome:
         """Parse, admit, wait, send, pass the answer on."""
@@ -55,22 +57,25 @@ class GatewayCalls:
         authenticator = self._desk.authenticator
         caller = caller_of(exchange.principal, exchange.headers, authenticator, self._run_key)
         adapter = ADAPTER_OF[endpoint]
-        call = adapter.parse(endpoint, await exchange.body())
+        body = await exchange.body()
+        call = await self._large.run(body, partial(adapter.parse, endpoint, body))
         check_model(caller.principal, call.model)
         self._check_served(adapter, call)
-        forecast = self._estimator.estimate(call, caller.route)
+        forecast = await self._large.run(
+            body, partial(self._estimator.estimate, call, caller.route)
+        )
         unit = self._unit(exchange, caller, call, forecast, arrived_at)
         _note_caller(exchange, caller, unit)
         learn = partial(self._estimator.learn, call, caller.route, forecast)
         # What ends the answer stays outside: having all of it looks like a hang-up from inside.
         try:
-            body = await while_connected(exchange, self._pass_on(exchange, call, unit, learn))
+            whole = await while_connected(exchange, self._pass_on(exchange, call, unit, learn))
         except CallError as error:
             if not exchange.started:
                 raise
             return await _end_late(exchange, error, adapter.kind)
-        if body is not None:
-            await exchange.respond(200, body)
+        if whole is not None:
+            await exchange.respond(200, whole)
         else:
             await exchange.finish()
         return Outcome.SUCCESS

@@ -91,7 +91,10 @@ class _Experience(msgspec.Struct):
 
 
 class Estimator:
-    """Estimates calls and learns from their usage. Not shared between threads."""
+    """Estimates calls and learns from their usage.
+
+    ``learn`` belongs to one thread; ``estimate`` changes nothing and may be called from others.
+    """
 
     def __init__(self, routes_max: int = ROUTES_MAX) -> None:
         self._routes_max = routes_max

@@ -74,7 +74,8 @@ def split_fields(body: bytes, control: frozenset[str]) -> dict[str, msgspec.Raw]
             raise InvalidRequest(
                 f"'{name.casefold()}' must be written in lower case.", param=name.casefold()
             )
-    if any(pattern in body.translate(_NUMERALS) for pattern in _HUGE_NUMBERS):
+    numerals = body.translate(_NUMERALS)
+    if any(pattern in numerals for pattern in _HUGE_NUMBERS):
         _check_numbers(body)
     return fields
 
