@@ -137,6 +137,14 @@ class Bucket:
         if amount > 0:
             self._probed_at = now
 
+    def correct(self, amount: float, now: float) -> None:
+        """Take (negative: give back) what was charged little by little until now.
+
+        It is no send: what a reading shows has most of it in already.
+        """
+        self.advance(now)
+        self.level = min(self.capacity, self.level - amount)
+
     def untake(self, amount: float, taken_at: float, now: float) -> None:
         """Give back what was never charged, as if it had not been taken.
 

@@ -186,6 +186,8 @@ class Pool:
             taken, due = reserved.get(name, 0.0), charged.get(name, 0.0)
             if taken and not due:
                 bucket.untake(taken, reserved_at, now)
+            elif name is LimitName.OTPM:
+                bucket.correct(due - taken, now)
             elif due != taken:
                 bucket.take(due - taken, now)
         if self.slots is not None:

@@ -71,6 +71,10 @@ class FixedWindow:
         self.level = min(self.capacity, self.level - amount)
         self._sends.append(Send(now, amount))
 
+    def correct(self, amount: float, now: float) -> None:
+        """Count (negative: give back) what was charged little by little until now."""
+        self.take(amount, now)
+
     def untake(self, amount: float, taken_at: float, now: float) -> None:
         """Give back what was never charged; what an earlier window counted is gone."""
         self.advance(now)
