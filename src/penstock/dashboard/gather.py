@@ -110,7 +110,7 @@ def _deployment(deployment: Deployment, answers_429: dict[str, int], now: float)
                 source=bucket.source,
             )
         )
-    if pool.slots is not None:
+    if pool.slots.is_limit:
         concurrency = LimitName.CONCURRENCY.value
         limits.append(LimitView(concurrency, pool.slots.level, pool.slots.capacity, 0.0))
     return DeploymentView(

@@ -320,7 +320,10 @@ class Bucket:
 
 
 class Slots:
-    """A limit on concurrency: so many calls at once. Nothing refills but by an ending."""
+    """A limit on concurrency: so many calls at once (infinite: no limit).
+
+    Nothing refills but by an ending.
+    """
 
     __slots__ = ("capacity", "in_use", "paused_until")
 
@@ -328,6 +331,11 @@ class Slots:
         self.capacity = capacity
         self.in_use = 0.0
         self.paused_until = -math.inf
+
+    @property
+    def is_limit(self) -> bool:
+        """Whether there is a limit at all."""
+        return not math.isinf(self.capacity)
 
     @property
     def level(self) -> float:

@@ -70,7 +70,8 @@ class Pool:
         self.buckets: dict[LimitName, Limit] = {
             limit: _limit(limit, rate, plan, now) for limit, rate in plan.rates.items()
         }
-        self.slots = None if plan.concurrency is None else Slots(plan.concurrency)
+        # Without a limit, too, it is known how many are in use: a reload may set one.
+        self.slots = Slots(_concurrency(plan))
         self.rolling = _rolling(plan)
 
     def replan(self, plan: LimitsPlan, now: float) -> None:
@@ -89,10 +90,7 @@ class Pool:
         for limit in self.buckets.keys() - plan.rates.keys():
             if self.buckets[limit].source == "configured":
                 del self.buckets[limit]
-        in_use = self.slots.in_use if self.slots else 0.0
-        self.slots = None if plan.concurrency is None else Slots(plan.concurrency)
-        if self.slots:
-            self.slots.in_use = in_use
+        self.slots.capacity = _concurrency(plan)
         self.rolling = _rolling(plan)
 
     def too_large(self, amounts: Amounts) -> LimitName | None:
@@ -111,7 +109,7 @@ class Pool:
         costs = [amounts.get(limit, 0.0) / bucket.rate for limit, bucket in self.buckets.items()]
         if costs:
             return max(costs)
-        return 1.0 / self.slots.capacity if self.slots else 0.0
+        return 1.0 / self.slots.capacity
 
     def burst_seconds(self, now: float) -> float:
         """Work, in dominant seconds, that could be taken at once."""
@@ -138,8 +136,7 @@ class Pool:
             rolling_ready_at = self.rolling.ready_at(now)
             if rolling_ready_at > ready_at:
                 ready_at, limit = rolling_ready_at, LimitName.RPM
-        slots = self.slots
-        if slots is not None and slots.level < amounts.get(LimitName.CONCURRENCY, 0.0):
+        if self.slots.level < amounts.get(LimitName.CONCURRENCY, 0.0):
             return Fit(math.inf, LimitName.CONCURRENCY)
         return Fit(ready_at, limit)
 
@@ -155,10 +152,8 @@ class Pool:
             level_then = bucket.level_at(until, now) - amount
             if level_then < min(held.amounts.get(name, 0.0), bucket.capacity):
                 return False
-        slots = self.slots
-        return slots is None or slots.level - amounts.get(
-            LimitName.CONCURRENCY, 0.0
-        ) >= held.amounts.get(LimitName.CONCURRENCY, 0.0)
+        left = self.slots.level - amounts.get(LimitName.CONCURRENCY, 0.0)
+        return left >= held.amounts.get(LimitName.CONCURRENCY, 0.0)
 
     def headroom(self, amounts: Amounts) -> float:
         """The smallest share of a limit that is left after taking the amounts; 1 is all."""
@@ -166,7 +161,7 @@ class Pool:
             (bucket.level - amounts.get(name, 0.0)) / bucket.capacity
             for name, bucket in self.buckets.items()
         ]
-        if self.slots is not None:
+        if self.slots.is_limit:
             taken = amounts.get(LimitName.CONCURRENCY, 0.0)
             shares.append((self.slots.level - taken) / self.slots.capacity)
         return min(shares, default=1.0)
@@ -177,8 +172,20 @@ class Pool:
             bucket.take(amounts.get(name, 0.0), now)
         if self.rolling is not None:
             self.rolling.take(now)
-        if self.slots is not None:
-            self.slots.in_use += amounts.get(LimitName.CONCURRENCY, 0.0)
+        self.slots.in_use += amounts.get(LimitName.CONCURRENCY, 0.0)
+
+    def bounded(self, charged: Amounts) -> Amounts:
+        """No call is believed to have taken more of a limit than all of it.
+
+        What a provider reports is its word; a wrong or hostile one must not block a deployment,
+        or a tenant's turn, for days.
+        """
+        return {
+            name: min(amount, self.buckets[name].capacity_ceiling)
+            if name in self.buckets
+            else amount
+            for name, amount in charged.items()
+        }
 
     def settle(self, reserved: Amounts, charged: Amounts, reserved_at: float, now: float) -> None:
         """Replace what was reserved by what was charged in the end."""
@@ -190,8 +197,7 @@ class Pool:
                 bucket.correct(due - taken, now)
             elif due != taken:
                 bucket.take(due - taken, now)
-        if self.slots is not None:
-            self.slots.in_use -= reserved.get(LimitName.CONCURRENCY, 0.0)
+        self.slots.in_use -= reserved.get(LimitName.CONCURRENCY, 0.0)
 
     def observe(self, reading: LimitReading, *, sent_at: float, now: float) -> None:
         """Learn from one header; a limit that nobody configured begins with its first header."""
@@ -227,6 +233,10 @@ def _limit(name: LimitName, rate: float, plan: LimitsPlan, now: float) -> Limit:
         return window
     burst_seconds = _burst_seconds(name, plan)
     return Bucket(rate, PERIOD_SECONDS[name], burst_seconds, now, RESERVE_SHARES[name])
+
+
+def _concurrency(plan: LimitsPlan) -> float:
+    return math.inf if plan.concurrency is None else float(plan.concurrency)
 
 
 def _rolling(plan: LimitsPlan) -> RollingWindow | None:

@@ -53,6 +53,11 @@ class FixedWindow:
         self._sends: deque[Send] = deque(maxlen=SENDS_MAX)
 
     @property
+    def capacity_ceiling(self) -> float:
+        """The largest amount that one call can take."""
+        return self.capacity
+
+    @property
     def rate(self) -> float:
         """The average, in units a second."""
         return self.capacity / self.period_seconds

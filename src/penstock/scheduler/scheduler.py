@@ -254,6 +254,7 @@ class Scheduler:
     def _pay(self, flight: Flight, charged: Amounts, now: float) -> None:
         """Replace the reservation by what was charged, in the limits and in fairness."""
         pool, reserved = flight.placement.pool, flight.placement.amounts
+        charged = pool.bounded(charged)
         pool.settle(reserved, charged, flight.granted_at, now)
         queue = self._class_queue(flight.waiting)
         if queue is not None:

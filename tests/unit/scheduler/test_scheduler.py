@@ -381,6 +381,37 @@ def test_a_reload_keeps_what_waits_and_what_was_used(world_type):
     assert {EvictionReason.NO_DEPLOYMENT} == {each.reason for each in decisions.evictions}
 
 
+def test_a_reload_that_takes_concurrency_away_and_back_adds_no_slots(world_type):
+    plans = [world_type.plan(rpm=6_000, burst_seconds=60, concurrency=n) for n in (2, None)]
+    world = world_type(plans[0], service_seconds=math.inf)
+    units = [world.unit("interactive") for _ in range(6)]
+    world.submit(*units[:2])
+    world.tick(Replanned(plans[1]))
+    world.submit(*units[2:5])
+    assert 5 == len(world.grants)
+    world.tick(Replanned(plans[0]))
+    world.submit(units[5])
+    world.tick(*[Settled(unit.unit_id) for unit in units[:3]])
+    assert 5 == len(world.grants), "two of five are still under way"
+    world.tick(Settled(units[3].unit_id))
+    assert 6 == len(world.grants)
+
+
+def test_a_provider_s_word_blocks_nobody_for_longer_than_a_minute(world_type):
+    """A usage of a thousand million tokens is believed to be all of the limit, not more."""
+    plan = world_type.plan(rpm=600, tpm=6_000, burst_seconds=10)
+    charge = ChargeModel("none", settles_input=True)
+    deployment = msgspec.structs.replace(plan.deployments[0], charge=charge)
+    world = world_type(msgspec.structs.replace(plan, deployments=(deployment,)), math.inf)
+    hostile, after = world.unit("interactive"), world.unit("interactive")
+    world.submit(hostile)
+    world.tick(Settled(hostile.unit_id, Usage(10**9, 10**9)))
+    world.submit(after)
+    world.run(until=70)
+
+    assert world.wait_seconds(after) < 61
+
+
 def test_an_event_for_a_unit_that_has_ended_changes_nothing(world_type):
     world = world_type(world_type.plan(), service_seconds=math.inf)
     unit = world.unit("interactive")
