@@ -25,7 +25,7 @@ from penstock.chains.spec import WorkerSpec
 from penstock.chains.supervisor import ReloadFailed, WorkerPool
 from penstock.config.defaults import sandbox_providers, with_sandbox_port
 from penstock.config.load import Loaded
-from penstock.config.model import Config
+from penstock.config.model import Config, KeyTable
 from penstock.dashboard.gather import live_snapshot
 from penstock.dashboard.page import routes as dashboard_routes
 from penstock.dashboard.snapshot import LiveSnapshot, WorkerView
@@ -46,7 +46,7 @@ from penstock.providers.estimate import Estimator
 from penstock.sandbox.child import SandboxChild
 from penstock.scheduler.events import Replanned
 from penstock.scheduler.scheduler import Scheduler
-from penstock.store.keys import KeyStore, Snapshot
+from penstock.store.keys import KeyGrant, KeyStore, Snapshot
 from penstock.telemetry.metrics import CONTENT_TYPE, Metrics
 from penstock.units import Outcome
 
@@ -302,28 +302,22 @@ class Service:
 
 def _principals(loaded: Loaded, stored: Snapshot) -> Iterator[tuple[str, Principal]]:
     for name, table in loaded.config.keys.items():
-        principal = Principal(
-            key_id=name,
-            tenant=table.tenant,
-            class_default=table.class_default,
-            ceiling=table.ceiling,
-            models=None if table.models is None else frozenset(table.models),
-            chains=None if table.chains is None else frozenset(table.chains),
-            admin=table.admin,
-        )
-        yield digest(loaded.secrets.keys[name], stored.pepper), principal
+        yield digest(loaded.secrets.keys[name], stored.pepper), _principal(name, table)
     for key in stored.keys:
-        grant = key.grant
-        principal = Principal(
-            key_id=key.key_id,
-            tenant=grant.tenant,
-            class_default=grant.class_default,
-            ceiling=grant.ceiling,
-            models=None if grant.models is None else frozenset(grant.models),
-            chains=None if grant.chains is None else frozenset(grant.chains),
-            admin=grant.admin,
-        )
-        yield key.digest, principal
+        yield key.digest, _principal(key.key_id, key.grant)
+
+
+def _principal(key_id: str, allowed: KeyTable | KeyGrant) -> Principal:
+    """What a key may do, wherever it stands: the file and the store say it in the same words."""
+    return Principal(
+        key_id=key_id,
+        tenant=allowed.tenant,
+        class_default=allowed.class_default,
+        ceiling=allowed.ceiling,
+        models=None if allowed.models is None else frozenset(allowed.models),
+        chains=None if allowed.chains is None else frozenset(allowed.chains),
+        admin=allowed.admin,
+    )
 
 
 def _names(config: Config) -> set[str]:

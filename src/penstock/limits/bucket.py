@@ -171,7 +171,7 @@ class Bucket:
         if reserve:
             kept = max(kept, self.floor(amount, reserve))
         need = amount + kept
-        missing = (min(capacity, need)) - self.level
+        missing = min(capacity, need) - self.level
         if missing <= ROUNDING * capacity or missing <= ROUNDING:
             return max(self.paused_until, now)
         ready_at = max(now, self._updated_at) + missing / self.rate
@@ -325,12 +325,11 @@ class Slots:
     Nothing refills but by an ending.
     """
 
-    __slots__ = ("capacity", "in_use", "paused_until")
+    __slots__ = ("capacity", "in_use")
 
     def __init__(self, capacity: float) -> None:
         self.capacity = capacity
         self.in_use = 0.0
-        self.paused_until = -math.inf
 
     @property
     def is_limit(self) -> bool:

@@ -90,14 +90,14 @@ class ClassQueue:
 
     def advance(self, now: float) -> None:
         """Account for the time that has passed: credit for the class, causes for its units."""
-        self.gather(now)
+        self._gather(now)
         if self.queue.waiting:
             for clock in self._clocks.values():
                 clock.advance(now)
         elif self._clocks:
             self._clocks.clear()
 
-    def gather(self, now: float) -> None:
+    def _gather(self, now: float) -> None:
         """Gather credit for the time since the last call, if somebody waited through it."""
         if now > self._credit_at:
             if self.queue.waiting:
@@ -174,10 +174,6 @@ class Domain:
         """The queue of a class; what asks for one that a reload took away goes last."""
         return self._by_class.get(class_name) or self.classes[-1]
 
-    def serving(self, model: str) -> list[Deployment]:
-        """The deployments that serve a public model."""
-        return self._serving.get(model, [])
-
     def price(self, waiting: Waiting) -> LimitName | None:
         """Find out where a unit may go, and what it costs there at least.
 
@@ -202,9 +198,7 @@ class Domain:
         """A priced unit begins to wait."""
         queue = self.class_queue(waiting.unit.class_name)
         queue.advance(now)
-        clock = queue.clock(waiting.unit.model, now)
-        clock.advance(now)
-        waiting.mark = clock.mark(waiting.unit.tenant)
+        waiting.mark = queue.clock(waiting.unit.model, now).mark(waiting.unit.tenant)
         queue.backlog_seconds += waiting.cost_seconds
         queue.queue.push(waiting)
 
