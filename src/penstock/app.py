@@ -46,7 +46,10 @@ from penstock.providers.estimate import Estimator
 from penstock.sandbox.child import SandboxChild
 from penstock.scheduler.events import Replanned
 from penstock.scheduler.scheduler import Scheduler
+from penstock.store.database import DATABASE_FILE
 from penstock.store.keys import KeyGrant, KeyStore, Snapshot
+from penstock.store.reader import Reader
+from penstock.store.writer import Writer
 from penstock.telemetry.metrics import CONTENT_TYPE, Metrics
 from penstock.units import Outcome
 
@@ -100,6 +103,8 @@ class Service:
         self._metrics = Metrics()
         self._metrics.build(__version__)
         self._key_store = KeyStore(Path(config.store.path))
+        self._writer = Writer(Path(config.store.path) / DATABASE_FILE)
+        self._reader = Reader(Path(config.store.path) / DATABASE_FILE)
         self._desk = Desk(self._authenticator(), config.server, self._metrics)
         self._upstream = Upstream()
         scheduler = Scheduler(plan_of(config), time.monotonic())
@@ -134,6 +139,8 @@ class Service:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._upstream.close()
         await self._sandbox.stop()
+        await asyncio.to_thread(self._writer.close)
+        await asyncio.to_thread(self._reader.close)
         self._key_store.close()
 
     async def reload(self) -> bool:
