@@ -191,7 +191,9 @@ def test_a_newer_schema_is_refused(opened: Opener, directory: Path) -> None:
         connection.execute("INSERT INTO schema_version VALUES (999, 0)")
     connection.close()
 
-    with pytest.raises(StoreError, match="version 999, and this Penstock knows 1; run the newer"):
+    with pytest.raises(
+        StoreError, match=r"version 999, and this Penstock knows \d+; run the newer"
+    ):
         opened().snapshot()
 
 
@@ -208,7 +210,7 @@ def test_each_step_of_the_schema_is_taken_once_and_forwards(
         versions = connection.execute("SELECT version FROM schema_version").fetchall()
         assert connection.execute("SELECT count(*) FROM later").fetchone() == (0,)
     connection.close()
-    assert versions == [(1,), (2,)]
+    assert versions == [(number,) for number in range(1, len(later) + 1)]
 
 
 def test_a_step_that_fails_leaves_nothing_behind(
