@@ -1,6 +1,7 @@
 """The HTTP client towards providers: one class, so that another library could stand in.
 
-aiohttp, because it cost a sixth of httpx's CPU per call side by side. Nothing is decided here:
+A pool of ``connection.Connection``, which took the place of aiohttp's client because of its CPU a
+call (docs/dependencies.md; ``benchmarks/gateway_speed.py`` compares them). Nothing is decided here:
 no retries, no redirects (a provider that redirects would get the key sent to another origin),
 no decompression (a bomb could not be bounded), no environment proxies. What goes wrong becomes
 an ``UpstreamFault`` that says whether the provider may have seen the request.
@@ -11,26 +12,32 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Mapping
+from typing import Final, NamedTuple
+from urllib.parse import urlsplit
 
-import aiohttp
 import msgspec
 
+from penstock.dispatch.connection import READ_BYTES_MAX, Connection, UpstreamFault
 from penstock.errors import UpstreamInvalid
 
-BODY_BYTES_MAX = 64 * 1024 * 1024
+__all__ = ["READ_BYTES_MAX", "Timeouts", "Upstream", "UpstreamFault", "UpstreamResponse"]
+
+BODY_BYTES_MAX: Final = 64 * 1024 * 1024
 """A whole answer's cap; embeddings of a large batch are the largest known, some 30 MiB."""
 
-ERROR_BODY_BYTES_MAX = 256 * 1024
+ERROR_BODY_BYTES_MAX: Final = 256 * 1024
 """What is read of an unsuccessful answer."""
 
-HEADER_BYTES_MAX = 64 * 1024
-
-READ_BYTES_MAX = 32 * 1024
-"""What is taken of an answer at a time. A provider that sends as fast as it can, in the smallest
-of events, costs so little in one turn of the loop that others' calls do not wait for it."""
-
-CONNECTIONS_MAX = 4_096
+CONNECTIONS_MAX: Final = 4_096
 """Connections to all providers; what may be in flight is the scheduler's matter."""
+
+IDLE_SECONDS_MAX: Final = 30.0
+"""How long a connection is kept for the next call."""
+
+SWEEP_SECONDS: Final = 0.1
+"""How precise time-outs are."""
+
+_TARGETS_MAX: Final = 1_024
 
 
 class Timeouts(msgspec.Struct, frozen=True):
@@ -42,90 +49,100 @@ class Timeouts(msgspec.Struct, frozen=True):
     total_seconds: float
 
 
-class UpstreamFault(Exception):
-    """The provider could not be reached, or broke off.
+class _Origin(NamedTuple):
+    """Where a connection leads."""
 
-    ``was_sent`` is False where it cannot have seen the request; ``is_stale`` where a kept
-    connection had been closed by the other side before anything came back.
-    """
+    host: str
+    port: int
+    is_tls: bool
 
-    def __init__(
-        self, reason: str, *, was_sent: bool, is_timeout: bool = False, is_stale: bool = False
-    ) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.was_sent = was_sent
-        self.is_timeout = is_timeout
-        self.is_stale = is_stale
+
+class _Target(NamedTuple):
+    """A URL, taken apart once."""
+
+    origin: _Origin
+    head: str
 
 
 class UpstreamResponse:
     """One answer under way. ``headers`` have lower-case names."""
 
+    __slots__ = (
+        "_connection",
+        "_ends_at",
+        "_idle_seconds",
+        "_origin",
+        "_pool",
+        "headers",
+        "status",
+    )
+
     def __init__(
-        self, response: aiohttp.ClientResponse, timeouts: Timeouts, ends_at: float
+        self,
+        pool: Upstream,
+        origin: _Origin,
+        connection: Connection,
+        timeouts: Timeouts,
+        ends_at: float,
     ) -> None:
-        self._response = response
-        self._timeouts = timeouts
+        self._pool = pool
+        self._origin = origin
+        self._connection: Connection | None = connection
+        self._idle_seconds = timeouts.idle_seconds
         self._ends_at = ends_at
-        self.status = response.status
-        self.headers: Mapping[str, str] = {
-            name.lower(): value for name, value in response.headers.items()
-        }
+        self.status = connection.status
+        self.headers: Mapping[str, str] = connection.headers
 
     async def chunk(self) -> bytes:
-        """What has arrived; empty at the end. Raises UpstreamFault."""
-        loop = asyncio.get_running_loop()
-        limit_at = min(self._ends_at, loop.time() + self._timeouts.idle_seconds)
-        try:
-            async with asyncio.timeout_at(limit_at):
-                chunk = await self._response.content.read(READ_BYTES_MAX)
-                if len(chunk) == READ_BYTES_MAX:
-                    await asyncio.sleep(0)  # More is here already: the others go first.
-                return chunk
-        except TimeoutError:
-            raise UpstreamFault("the answer stalled", was_sent=True, is_timeout=True) from None
-        except (aiohttp.ClientError, OSError) as error:
-            raise UpstreamFault(type(error).__name__, was_sent=True) from None
+        """What has arrived; empty at the end. Raises UpstreamFault, UpstreamInvalid."""
+        connection = self._connection
+        if connection is None:
+            return b""
+        connection.silent_until = min(self._ends_at, self._pool.time() + self._idle_seconds)
+        return await connection.chunk()
 
     async def body(self, bytes_max: int = BODY_BYTES_MAX) -> bytes:
         """The whole answer. Raises UpstreamFault, UpstreamInvalid where it passes the cap."""
-        whole = bytearray()
+        whole = await self.chunk()
+        if self._connection is None or self._connection.is_read:
+            return whole
+        pieces = bytearray(whole)
         while chunk := await self.chunk():
-            whole += chunk
-            if len(whole) > bytes_max:
+            pieces += chunk
+            if len(pieces) > bytes_max:
                 raise UpstreamInvalid(f"The provider's answer has more than {bytes_max} bytes.")
-        return bytes(whole)
+        return bytes(pieces)
 
     def release(self, *, is_complete: bool) -> None:
         """Give the connection back after a complete answer; else close it, which cancels it."""
-        if is_complete:
-            self._response.release()
-        else:
-            self._response.close()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._pool.give_back(self._origin, connection, is_complete=is_complete)
 
 
 class Upstream:
     """A client for all providers, with its pool of connections."""
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
-        connector = aiohttp.TCPConnector(
-            limit=CONNECTIONS_MAX, ssl=tls if tls is not None else True, keepalive_timeout=30.0
-        )
-        self._session = aiohttp.ClientSession(
-            connector=connector,
-            auto_decompress=False,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=None, sock_read=None),
-            trust_env=False,
-            max_line_size=HEADER_BYTES_MAX,
-            max_field_size=HEADER_BYTES_MAX,
-            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
-        )
+        self._tls = tls
+        self._loop = asyncio.get_running_loop()
+        self.time = self._loop.time
+        self._targets: dict[str, _Target] = {}
+        self._idle: dict[_Origin, list[Connection]] = {}
+        self._busy: set[Connection] = set()
+        self._room = asyncio.Semaphore(CONNECTIONS_MAX)
+        self._sweep: asyncio.TimerHandle | None = None
+        self._is_closed = False
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._session.close()
+        self._is_closed = True
+        if self._sweep is not None:
+            self._sweep.cancel()
+        for connection in [*self._busy, *(one for kept in self._idle.values() for one in kept)]:
+            connection.close()
+        self._idle.clear()
+        await asyncio.sleep(0)  # Transports tell of their end in the next turn.
 
     async def send(
         self, url: str, headers: Mapping[str, str], body: bytes, timeouts: Timeouts
@@ -134,29 +151,110 @@ class Upstream:
 
         Raises UpstreamFault, UpstreamInvalid where the head is malformed or over its caps.
         """
-        loop = asyncio.get_running_loop()
-        began = loop.time()
+        target = self._targets.get(url) or self._target(url)
+        request = _request(target, headers, body)
+        began = self.time()
         ends_at = began + timeouts.total_seconds
-        head_at = min(ends_at, began + timeouts.connect_seconds + timeouts.first_byte_seconds)
+        head_seconds = timeouts.connect_seconds + timeouts.first_byte_seconds
+        connection = self._kept(target.origin)
+        if connection is None:
+            connection = await self._connected(target.origin, timeouts.connect_seconds)
+        connection.silent_until = min(ends_at, began + head_seconds)
+        self._busy.add(connection)
+        self._watch()
         try:
-            async with asyncio.timeout_at(head_at):
-                response = await self._session.post(
-                    url,
-                    data=body,
-                    headers=headers,
-                    allow_redirects=False,
-                    timeout=aiohttp.ClientTimeout(sock_connect=timeouts.connect_seconds),
+            await connection.exchange_heads(request)
+        except BaseException:
+            self.give_back(target.origin, connection, is_complete=False)
+            raise
+        return UpstreamResponse(self, target.origin, connection, timeouts, ends_at)
+
+    def give_back(self, origin: _Origin, connection: Connection, *, is_complete: bool) -> None:
+        """Take a connection back, for the next call where its answer came whole."""
+        self._busy.discard(connection)
+        if is_complete and connection.is_reusable and not self._is_closed:
+            connection.silent_until = self.time() + IDLE_SECONDS_MAX
+            self._idle.setdefault(origin, []).append(connection)
+        else:
+            connection.close()
+            self._room.release()
+
+    def _target(self, url: str) -> _Target:
+        parts = urlsplit(url)
+        is_tls = parts.scheme == "https"
+        port = parts.port or (443 if is_tls else 80)
+        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        head = f"POST {path} HTTP/1.1\r\nhost: {parts.netloc}\r\n"
+        target = _Target(_Origin(parts.hostname or "", port, is_tls), head)
+        if len(self._targets) >= _TARGETS_MAX:
+            self._targets.clear()
+        self._targets[url] = target
+        return target
+
+    def _kept(self, origin: _Origin) -> Connection | None:
+        """A connection that stands already; the one used last, so that the others may end."""
+        kept = self._idle.get(origin)
+        while kept:
+            connection = kept.pop()
+            if connection.is_reusable:
+                return connection
+            self._room.release()
+        return None
+
+    async def _connected(self, origin: _Origin, seconds: float) -> Connection:
+        """A new connection. Raises UpstreamFault."""
+        await self._room.acquire()
+        try:
+            async with asyncio.timeout(seconds):
+                _, connection = await self._loop.create_connection(
+                    lambda: Connection(self._loop),
+                    origin.host,
+                    origin.port,
+                    ssl=self._context() if origin.is_tls else None,
                 )
-        except aiohttp.ConnectionTimeoutError:
-            raise UpstreamFault("no connection in time", was_sent=False, is_timeout=True) from None
-        except TimeoutError:
-            raise UpstreamFault("no answer in time", was_sent=True, is_timeout=True) from None
-        except aiohttp.ClientConnectorError as error:
-            raise UpstreamFault(type(error).__name__, was_sent=False) from None
-        except aiohttp.ClientResponseError:
-            raise UpstreamInvalid("The provider's answer has a head that cannot be read.") from None
-        except aiohttp.ServerDisconnectedError as error:
-            raise UpstreamFault(type(error).__name__, was_sent=True, is_stale=True) from None
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise UpstreamFault(type(error).__name__, was_sent=True) from None
-        return UpstreamResponse(response, timeouts, ends_at)
+        except BaseException as error:
+            self._room.release()
+            if isinstance(error, TimeoutError):
+                fault = UpstreamFault("no connection in time", was_sent=False, is_timeout=True)
+                raise fault from None
+            if isinstance(error, OSError):
+                raise UpstreamFault(type(error).__name__, was_sent=False) from None
+            raise
+        return connection
+
+    def _context(self) -> ssl.SSLContext:
+        if self._tls is None:
+            self._tls = ssl.create_default_context()
+        return self._tls
+
+    def _watch(self) -> None:
+        if self._sweep is None and not self._is_closed:
+            self._sweep = self._loop.call_later(SWEEP_SECONDS, self._look_at_all)
+
+    def _look_at_all(self) -> None:
+        """End what was silent for too long; goes on while there is anything to look at."""
+        self._sweep = None
+        now = self.time()
+        for connection in self._busy:
+            if connection.silent_until <= now:
+                connection.time_out()
+        for origin, kept in list(self._idle.items()):
+            staying = [one for one in kept if one.is_reusable and one.silent_until > now]
+            for connection in set(kept).difference(staying):
+                connection.close()
+                self._room.release()
+            if staying:
+                self._idle[origin] = staying
+            else:
+                del self._idle[origin]
+        if self._busy or self._idle:
+            self._watch()
+
+
+def _request(target: _Target, headers: Mapping[str, str], body: bytes) -> bytes:
+    """The request's bytes. Raises ValueError for a header that would be two."""
+    lines = [f"{name}: {value}\r\n" for name, value in headers.items()]
+    head = f"{target.head}{''.join(lines)}content-length: {len(body)}\r\n\r\n"
+    if head.count("\n") != len(lines) + 4 or head.count("\r") != len(lines) + 4:
+        raise ValueError("a header's name or value holds a line break")
+    return head.encode("latin-1") + body

@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 from contextlib import asynccontextmanager
 
-from penstock.dispatch.upstream import READ_BYTES_MAX, Timeouts, Upstream
+import pytest
+
+from penstock.dispatch.connection import HEADER_BYTES_MAX, INTERIM_MAX
+from penstock.dispatch.upstream import READ_BYTES_MAX, Timeouts, Upstream, UpstreamFault
+from penstock.errors import UpstreamInvalid
 
 TIMEOUTS = Timeouts(connect_seconds=5, first_byte_seconds=5, idle_seconds=5, total_seconds=10)
 
@@ -55,3 +59,179 @@ def test_a_provider_that_sends_as_fast_as_it_can_lets_others_go_first():
     asyncio.run(go())
 
     assert turns >= 3_000_000 // READ_BYTES_MAX
+
+
+HURRIED = Timeouts(connect_seconds=5, first_byte_seconds=0.05, idle_seconds=0.05, total_seconds=10)
+WHOLE = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
+
+
+async def whole_answer(*pieces):
+    async with answered(*pieces) as response:
+        return response.status, dict(response.headers), await response.body()
+
+
+@asynccontextmanager
+async def provider(talk):
+    """An upstream and the address of a provider whose connections are handled by ``talk``."""
+    talks = set()
+
+    async def handle(reader, writer):
+        talks.add(asyncio.current_task())
+        try:
+            await talk(reader, writer)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    upstream = Upstream()
+    try:
+        yield upstream, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1/x?a=b"
+    finally:
+        await upstream.close()
+        server.close()
+        await asyncio.gather(*talks)
+        await server.wait_closed()
+
+
+async def ask(upstream, url, timeouts=TIMEOUTS):
+    response = await upstream.send(url, {"x-one": "1"}, b"{}", timeouts)
+    body = await response.body()
+    response.release(is_complete=True)
+    return body
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        (b"HTTP/1.1 200 OK\r\n\r\nto the end", b"to the end"),
+        (b"HTTP/1.0 200 OK\r\n\r\nto the end", b"to the end"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n", b"ab"),
+        (b"HTTP/1.1 100 Continue\r\nx: y\r\n\r\n" * INTERIM_MAX + WHOLE, b"{}"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", b""),
+    ],
+)
+def test_every_way_to_end_a_body_is_understood(raw, expected):
+    status, headers, body = asyncio.run(whole_answer(raw))
+
+    assert (200, expected) == (status, body)
+    assert "x" not in headers
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ncontent-length: 3\r\n\r\n0\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\n" * (INTERIM_MAX + 1) + WHOLE,
+        b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n",
+        b"HTTP/2 200\r\n\r\n",
+        b"220 mail.example ESMTP\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"x" * (HEADER_BYTES_MAX + 1),
+    ],
+)
+def test_what_is_left_to_a_reader_s_judgement_is_refused(raw):
+    with pytest.raises(UpstreamInvalid, match="head that cannot be read"):
+        asyncio.run(whole_answer(raw))
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nabc",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-le",
+        b"",
+    ],
+)
+def test_a_torn_answer_is_a_fault_that_the_provider_may_have_seen(raw):
+    with pytest.raises(UpstreamFault) as caught:
+        asyncio.run(whole_answer(raw))
+
+    assert caught.value.was_sent
+    assert not caught.value.is_stale
+
+
+def test_a_connection_is_kept_for_the_next_call_and_its_end_in_between_is_stale():
+    requests = []
+
+    async def twice(reader, writer):
+        for _ in range(2):
+            requests.append(await reader.readuntil(b"{}"))
+            writer.write(WHOLE)
+
+    async def go():
+        async with provider(twice) as (upstream, url):
+            assert [b"{}", b"{}"] == [await ask(upstream, url), await ask(upstream, url)]
+
+    asyncio.run(go())
+
+    first, second = requests
+    assert first == second
+    assert first.startswith(b"POST /v1/x?a=b HTTP/1.1\r\nhost: 127.0.0.1:")
+    assert first.endswith(b"x-one: 1\r\ncontent-length: 2\r\n\r\n{}")
+
+
+def test_a_connection_that_ends_instead_of_a_second_answer_is_stale():
+    async def once(reader, writer):
+        await reader.readuntil(b"{}")
+        writer.write(WHOLE)
+        await reader.readuntil(b"{}")
+
+    async def go():
+        async with provider(once) as (upstream, url):
+            await ask(upstream, url)
+            with pytest.raises(UpstreamFault) as caught:
+                await ask(upstream, url)
+            return caught.value
+
+    assert asyncio.run(go()).is_stale
+
+
+def test_what_comes_behind_an_answer_ends_the_connection():
+    connections = 0
+
+    async def talkative(reader, writer):
+        nonlocal connections
+        connections += 1
+        await reader.readuntil(b"{}")
+        writer.write(WHOLE + WHOLE)
+        await reader.read()
+
+    async def go():
+        async with provider(talkative) as (upstream, url):
+            assert [b"{}", b"{}"] == [await ask(upstream, url), await ask(upstream, url)]
+
+    asyncio.run(go())
+
+    assert 2 == connections
+
+
+@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nabc"])
+def test_silence_ends_a_call_before_and_within_its_answer(said):
+    async def silent(reader, writer):
+        await reader.readuntil(b"{}")
+        writer.write(said)
+        await reader.read()
+
+    async def go():
+        timeouts = HURRIED if said else Timeouts(0.02, 0.03, 5, 10)
+        async with provider(silent) as (upstream, url):
+            with pytest.raises(UpstreamFault) as caught:
+                await ask(upstream, url, timeouts)
+            return caught.value
+
+    fault = asyncio.run(go())
+
+    assert fault.is_timeout
+    assert fault.was_sent
+
+
+def test_a_header_with_a_line_break_is_never_sent():
+    async def go():
+        async with provider(lambda reader, writer: reader.read()) as (upstream, url):
+            with pytest.raises(ValueError, match="line break"):
+                await upstream.send(url, {"x": "a\r\nhost: b"}, b"{}", TIMEOUTS)
+
+    asyncio.run(go())

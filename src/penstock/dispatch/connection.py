@@ -1,0 +1,265 @@
+"""One connection to a provider: HTTP/1.1 on llhttp (httptools), one call at a time.
+
+The server's parser, turned round. It does what a gateway needs and no more, and bounds what a
+provider can make long: the head, what stands between two pieces of a body, interim answers, and
+what is read ahead of a slow caller. Everything that RFC 9112 leaves to the reader's judgement is
+refused: other transfer codings than ``chunked``, a length beside it, an upgrade, bytes behind the
+end of an answer.
+
+There are no timers here. Each connection notes until when it may be silent; the pool's sweep
+(``upstream``) looks at all of them ten times a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+import httptools
+
+from penstock.errors import UpstreamInvalid
+
+HEADER_BYTES_MAX: Final = 64 * 1024
+"""A head; also chunk sizes, extensions and trailers between two pieces of a body."""
+
+INTERIM_MAX: Final = 16
+"""Answers 1xx before the answer."""
+
+READ_BYTES_MAX: Final = 32 * 1024
+"""What is taken of an answer at a time. A provider that sends as fast as it can, in the smallest
+of events, costs so little in one turn of the loop that others' calls do not wait for it."""
+
+_HELD_BYTES_MAX: Final = 2 * READ_BYTES_MAX
+"""What may lie here unread before the provider is made to wait."""
+
+
+class UpstreamFault(Exception):
+    """The provider could not be reached, or broke off.
+
+    ``was_sent`` is False where it cannot have seen the request; ``is_stale`` where a kept
+    connection had been closed by the other side before anything came back.
+    """
+
+    def __init__(
+        self, reason: str, *, was_sent: bool, is_timeout: bool = False, is_stale: bool = False
+    ) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.was_sent = was_sent
+        self.is_timeout = is_timeout
+        self.is_stale = is_stale
+
+
+class _Refused(Exception):
+    """Raised inside a parser's callback: this is not how an answer may look."""
+
+
+class Connection(asyncio.Protocol):
+    """Sends a request, gives its answer piece by piece.
+
+    ``silent_until`` is the loop's time at which ``time_out`` is due while something is awaited.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._transport: asyncio.Transport | None = None
+        self._parser = httptools.HttpResponseParser(self)
+        self._awaited: asyncio.Future[None] | None = None
+        self._is_lost = False
+        self._calls = 0
+        self.silent_until = 0.0
+        self._reset()
+
+    def _reset(self) -> None:
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self._held = bytearray()
+        self._is_paused = False
+        self._has_head = False
+        self._is_complete = False
+        self._is_framed = False
+        self._keeps_alive = False
+        self._interim = 0
+        self._bytes_received = 0
+        self._bytes_since_milestone = 0
+        self._failure: UpstreamFault | UpstreamInvalid | None = None
+
+    # What the pool does.
+
+    @property
+    def is_reusable(self) -> bool:
+        """Whether another call may be sent over it: the last answer is whole, and no more came."""
+        return (
+            not self._is_lost
+            and self._failure is None
+            and self._keeps_alive
+            and self._is_complete
+            and self._transport is not None
+            and not self._transport.is_closing()
+        )
+
+    @property
+    def is_read(self) -> bool:
+        """Whether the answer came whole and all of it was taken."""
+        return self._is_complete and not self._held
+
+    def close(self) -> None:
+        """Cut the connection: that is how a provider learns of a hang-up."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def time_out(self) -> None:
+        """The silence was too long. Where nothing is awaited it is the caller who is slow."""
+        if self._awaited is None:
+            return
+        self._fail(
+            UpstreamFault(
+                "the answer stalled" if self._has_head else "no answer in time",
+                was_sent=True,
+                is_timeout=True,
+            )
+        )
+
+    async def exchange_heads(self, request: bytes) -> None:
+        """Send a whole request, and wait for the head of its answer.
+
+        Raises UpstreamFault, UpstreamInvalid.
+        """
+        self._reset()
+        self._calls += 1
+        if self._is_lost or self._transport is None:
+            raise UpstreamFault("closed meanwhile", was_sent=False, is_stale=True)
+        self._transport.write(request)
+        while not self._has_head:
+            await self._more()
+
+    async def chunk(self) -> bytes:
+        """What has arrived of the body; empty at its end. Raises UpstreamFault, UpstreamInvalid."""
+        while not self._held:
+            if self._is_complete:
+                return b""
+            await self._more()
+        if len(self._held) <= READ_BYTES_MAX:
+            piece = bytes(self._held)
+            self._held.clear()
+        else:
+            piece = bytes(self._held[:READ_BYTES_MAX])
+            del self._held[:READ_BYTES_MAX]
+            await asyncio.sleep(0)  # More is here already: the others go first.
+        if self._is_paused and len(self._held) < READ_BYTES_MAX and self._transport is not None:
+            self._is_paused = False
+            self._transport.resume_reading()
+        return piece
+
+    async def _more(self) -> None:
+        """Wait until something has happened. Raises what went wrong."""
+        if self._failure is None:
+            self._awaited = self._loop.create_future()
+            try:
+                await self._awaited
+            finally:
+                self._awaited = None
+        if self._failure is not None and not self._held:
+            raise self._failure
+
+    def _wake(self) -> None:
+        if self._awaited is not None and not self._awaited.done():
+            self._awaited.set_result(None)
+
+    def _fail(self, failure: UpstreamFault | UpstreamInvalid) -> None:
+        """The answer ends here; what came before it may still be read."""
+        if self._failure is None and not self._is_complete:
+            self._failure = failure
+        self._keeps_alive = False
+        self.close()
+        self._wake()
+
+    # What the transport says.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the transport; a call follows."""
+        # uvloop's transports are no subclass of asyncio's.
+        self._transport = transport  # type: ignore[assignment]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The other side closed: the end of a body without a length, or a break."""
+        self._is_lost = True
+        if self._has_head and not self._is_framed and exc is None:
+            self._is_complete = True
+        is_stale = self._calls > 1 and self._bytes_received == 0
+        reason = "disconnected" if exc is None else type(exc).__name__
+        self._fail(UpstreamFault(reason, was_sent=True, is_stale=is_stale))
+
+    def eof_received(self) -> bool:
+        """Close with the other side: no provider half-closes."""
+        return False
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser, within the bounds."""
+        if self._failure is not None:
+            return
+        if self._is_complete:
+            self._keeps_alive = False  # What comes behind an answer is no answer to the next call.
+            self.close()
+            return
+        self._bytes_received += len(data)
+        self._bytes_since_milestone += len(data)
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self._fail(self._unreadable())
+            return
+        if self._bytes_since_milestone > HEADER_BYTES_MAX and not self._is_complete:
+            self._fail(self._unreadable())
+            return
+        if len(self._held) > _HELD_BYTES_MAX and not self._is_paused and not self._is_complete:
+            self._is_paused = True
+            if self._transport is not None:
+                self._transport.pause_reading()
+        if self._has_head:
+            self._wake()
+
+    def _unreadable(self) -> UpstreamInvalid:
+        part = "body" if self._has_head else "head"
+        return UpstreamInvalid(f"The provider's answer has a {part} that cannot be read.")
+
+    # What the parser says. Whatever is raised here arrives as an HttpParserError.
+
+    def on_message_begin(self) -> None:
+        """Refuse a second answer to one request."""
+        if self._is_complete:
+            raise _Refused
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Note one field, of the head or of a trailer; trailers are dropped."""
+        if not self._has_head:
+            self.headers[name.lower().decode("latin-1")] = value.decode("latin-1")
+
+    def on_headers_complete(self) -> None:
+        """The head is whole, be it an interim one."""
+        self.status = self._parser.get_status_code()
+        if self.status < 200:
+            self._interim += 1
+            if self._interim > INTERIM_MAX or self.status == 101:
+                raise _Refused
+            return
+        coding = self.headers.get("transfer-encoding")
+        length = self.headers.get("content-length")
+        if coding is not None and (coding.strip().lower() != "chunked" or length is not None):
+            raise _Refused
+        self._is_framed = coding is not None or length is not None
+        self._has_head = True
+        self._bytes_since_milestone = 0
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body."""
+        self._held += body
+        self._bytes_since_milestone = 0
+
+    def on_message_complete(self) -> None:
+        """The answer is whole; an interim one makes place for what follows it."""
+        if not self._has_head:
+            self.headers.clear()
+            return
+        self._is_complete = True
+        self._keeps_alive = self._parser.should_keep_alive()
