@@ -18,6 +18,7 @@ from collections import deque
 from itertools import takewhile
 
 from penstock.limits.plateau import Plateau
+from penstock.limits.production import Production
 from penstock.limits.replay import ONE_WAY_SECONDS_MAX, Send, remaining_interval
 from penstock.units import LimitReading
 
@@ -59,6 +60,12 @@ something that readings do not show in time (estimates, somebody else); it fades
 SOFT_SECONDS_MIN = 20.0
 """A bucket that holds less than this keeps no partial reserve: it would only stand idle."""
 
+START_SECONDS = 0.1
+START_SHARE_MAX = 0.3
+"""Output that is charged as it is produced takes nothing at first. What must be there all the same,
+because our books are not exact to that time: so much of the refill, and of what those will drain
+that have not begun; lest all who wait be sent at the first token."""
+
 SENDS_MAX = 4_096
 """Sends that are kept for replay; older ones are before any answer still under way."""
 
@@ -73,6 +80,7 @@ class Bucket:
     """
 
     __slots__ = (
+        "_drained",
         "_is_seen",
         "_margin",
         "_observed_at",
@@ -86,6 +94,7 @@ class Bucket:
         "capacity_ceiling",
         "level",
         "paused_until",
+        "production",
         "rate",
         "reserve_share",
         "source",
@@ -107,6 +116,7 @@ class Bucket:
         self.paused_until = -math.inf
         self.reserve_share = reserve_share
         self.source = "configured"
+        self.production: Production | None = None
         self._updated_at = now
         self._sends: deque[Send] = deque(maxlen=SENDS_MAX)
         self._observed_at = -math.inf
@@ -115,13 +125,38 @@ class Bucket:
         self._probed_at = now
         self._is_seen = False
         self._margin = 0.0
+        self._drained = 0.0
         self._plateau = Plateau()
 
     def advance(self, now: float) -> None:
         """Refill up to ``now``."""
-        if now > self._updated_at:
-            self.level = min(self.capacity, self.level + self.rate * (now - self._updated_at))
-            self._updated_at = now
+        if now <= self._updated_at:
+            return
+        if self.production is not None:
+            self._produce(self.production, now)
+        self._grow(self.rate, now)
+
+    def _produce(self, production: Production, now: float) -> None:
+        """Refill less what is drained, change by change."""
+        while production.changes_at <= now:
+            self._grow(self.rate - production.drain, max(production.changes_at, self._updated_at))
+            production.change()
+        self._grow(self.rate - production.drain, now)
+
+    def _grow(self, rate: float, now: float) -> None:
+        seconds = now - self._updated_at
+        self.level = min(self.capacity, self.level + rate * seconds)
+        self._drained += (self.rate - rate) * seconds
+        self._updated_at = now
+
+    def note_drained(self) -> None:
+        """What was drained until now is a send, for the replay of readings.
+
+        It is dated a hair earlier, lest it be taken for the request that a reading belongs to.
+        """
+        if self._drained > 0:
+            self._sends.append(Send(self._updated_at - 1e-6, self._drained))
+            self._drained = 0.0
 
     def take(self, amount: float, now: float) -> None:
         """Reserve ``amount``; a negative amount gives back, up to the capacity.
@@ -144,6 +179,37 @@ class Bucket:
         """
         self.advance(now)
         self.level = min(self.capacity, self.level - amount)
+
+    def ready_to_produce_at(
+        self, production: Production, expected: float, reserve: float, now: float
+    ) -> float:
+        """When one more answer may begin, for a class that leaves ``reserve`` (0 to 1).
+
+        The provider asks for next to nothing when it begins. A class that leaves a reserve
+        begins where the level bears the drain of all that are under way for as long as the answer
+        is expected to last, which is nothing while refill makes up for them; an answer that no
+        level bears may be the first to drain it. Where only an ending helps it is the next change,
+        or never.
+        """
+        self.advance(now)
+        capacity, speed = self.capacity, production.pace.tokens_per_second
+        beginning = production.committed - production.drain
+        inexact = START_SECONDS * ((2.0 if reserve else 1.0) * self.rate + beginning)
+        start = need = max(1.0, min(inexact, START_SHARE_MAX * capacity), self._margin)
+        if reserve:
+            drained = max(0.0, production.committed + speed - self.rate) * expected / speed
+            top = capacity - max(SLACK_SHARE * capacity, SLACK_SECONDS * self.rate)
+            if drained > top and production.committed > self.rate:
+                return max(self.paused_until, now, production.changes_at)
+            need = max(need, min(drained + self.floor(drained, reserve), top))
+        missing = min(capacity, need) - self.level
+        if missing <= ROUNDING * capacity or missing <= ROUNDING:
+            return max(self.paused_until, now)
+        growth = self.rate - production.drain
+        ready_at = now + missing / growth if growth > 0 else max(now, production.changes_at)
+        if start < self.level:
+            ready_at = min(ready_at, self._probe_at(start, now))
+        return max(self.paused_until, ready_at)
 
     def untake(self, amount: float, taken_at: float, now: float) -> None:
         """Give back what was never charged, as if it had not been taken.
@@ -201,7 +267,17 @@ class Bucket:
 
     def level_at(self, then: float, now: float) -> float:
         """The level at a later time, if nothing is taken."""
-        return min(self.capacity, self.level + self.rate * (then - now))
+        return min(self.capacity, self.level + self.net_rate * (then - now))
+
+    @property
+    def reached_at(self) -> float:
+        """Until when it has been refilled and drained."""
+        return self._updated_at
+
+    @property
+    def net_rate(self) -> float:
+        """What it grows by at the moment, in units a second."""
+        return self.rate - (self.production.drain if self.production is not None else 0.0)
 
     def fits_ever(self, amount: float) -> bool:
         """Whether any waiting can make ``amount`` fit."""
@@ -242,6 +318,7 @@ class Bucket:
         largest ``remaining``, down to the level at which growth ends (``plateau``).
         """
         self.advance(now)
+        self.note_drained()
         capacity, remaining = reading.capacity, reading.remaining
         per_period = self.rate * period_seconds
         if capacity is not None and 0 < capacity < per_period * 0.999:

@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple, TypeAlias
 import msgspec
 
 from penstock.limits.bucket import Bucket, Slots
+from penstock.limits.production import Answer, Production
 from penstock.limits.window import FixedWindow, RollingWindow
 from penstock.units import PERIOD_SECONDS, Amounts, LimitName, LimitReading
 
@@ -63,16 +64,26 @@ class Held(NamedTuple):
 class Pool:
     """The buckets, windows and slots of one deployment, or of several that share them."""
 
-    __slots__ = ("buckets", "plan", "rolling", "slots")
+    __slots__ = ("buckets", "plan", "production", "rolling", "slots")
 
-    def __init__(self, plan: LimitsPlan, now: float) -> None:
+    def __init__(
+        self, plan: LimitsPlan, now: float, *, output_is_charged_as_produced: bool = False
+    ) -> None:
         self.plan = plan
+        self.production = Production() if output_is_charged_as_produced else None
         self.buckets: dict[LimitName, Limit] = {
             limit: _limit(limit, rate, plan, now) for limit, rate in plan.rates.items()
         }
         # Without a limit, too, it is known how many are in use: a reload may set one.
         self.slots = Slots(_concurrency(plan))
         self.rolling = _rolling(plan)
+        self._share_production()
+
+    def _share_production(self) -> None:
+        """The output under way outlives a bucket that a reload replaces."""
+        bucket = self.buckets.get(LimitName.OTPM)
+        if bucket is not None:
+            bucket.production = self.production
 
     def replan(self, plan: LimitsPlan, now: float) -> None:
         """Take over changed configuration, keeping levels and what was learnt."""
@@ -92,11 +103,14 @@ class Pool:
                 del self.buckets[limit]
         self.slots.capacity = _concurrency(plan)
         self.rolling = _rolling(plan)
+        self._share_production()
 
     def too_large(self, amounts: Amounts) -> LimitName | None:
         """The limit that can never hold these amounts, if there is one."""
         for limit, bucket in self.buckets.items():
-            if not bucket.fits_ever(amounts.get(limit, 0.0)):
+            # An answer that is charged as it is produced fits a limit of any size.
+            is_too_large = not bucket.fits_ever(amounts.get(limit, 0.0))
+            if is_too_large and bucket.production is None:
                 return limit
         return None
 
@@ -129,7 +143,12 @@ class Pool:
             amount = amounts.get(name)
             if not amount:
                 continue
-            bucket_ready_at = bucket.ready_at(amount, reserve, now)
+            if bucket.production is None:
+                bucket_ready_at = bucket.ready_at(amount, reserve, now)
+            else:
+                bucket_ready_at = bucket.ready_to_produce_at(
+                    bucket.production, amount, reserve, now
+                )
             if bucket_ready_at > ready_at:
                 ready_at, limit = bucket_ready_at, name
         if self.rolling is not None:
@@ -149,8 +168,13 @@ class Pool:
             amount = amounts.get(name, 0.0)
             if not amount:
                 continue
-            level_then = bucket.level_at(until, now) - amount
-            if level_then < min(held.amounts.get(name, 0.0), bucket.capacity):
+            level_then = bucket.level_at(until, now)
+            if bucket.production is not None:
+                speed = bucket.production.pace.tokens_per_second
+                if level_then < min(amount, speed * (until - now)):
+                    return False
+                continue
+            if level_then - amount < min(held.amounts.get(name, 0.0), bucket.capacity):
                 return False
         left = self.slots.level - amounts.get(LimitName.CONCURRENCY, 0.0)
         return left >= held.amounts.get(LimitName.CONCURRENCY, 0.0)
@@ -166,13 +190,23 @@ class Pool:
             shares.append((self.slots.level - taken) / self.slots.capacity)
         return min(shares, default=1.0)
 
-    def reserve(self, amounts: Amounts, now: float) -> None:
-        """Take the amounts from every limit."""
+    def reserve(self, amounts: Amounts, now: float) -> Answer | None:
+        """Take the amounts from every limit.
+
+        Output that is charged as it is produced is not taken: it is an answer from now on.
+        """
+        answer = None
         for name, bucket in self.buckets.items():
-            bucket.take(amounts.get(name, 0.0), now)
+            if bucket.production is None:
+                bucket.take(amounts.get(name, 0.0), now)
+            else:
+                bucket.advance(now)
+                bucket.note_drained()
+                answer = bucket.production.begin(amounts.get(name, 0.0), now)
         if self.rolling is not None:
             self.rolling.take(now)
         self.slots.in_use += amounts.get(LimitName.CONCURRENCY, 0.0)
+        return answer
 
     def bounded(self, charged: Amounts) -> Amounts:
         """No call is believed to have taken more of a limit than all of it.
@@ -187,16 +221,33 @@ class Pool:
             for name, amount in charged.items()
         }
 
-    def settle(self, reserved: Amounts, charged: Amounts, reserved_at: float, now: float) -> None:
-        """Replace what was reserved by what was charged in the end."""
+    def settle(
+        self,
+        reserved: Amounts,
+        charged: Amounts,
+        reserved_at: float,
+        now: float,
+        answer: Answer | None = None,
+    ) -> None:
+        """Replace what was reserved by what was charged in the end; a answer ends with it."""
         for name, bucket in self.buckets.items():
             taken, due = reserved.get(name, 0.0), charged.get(name, 0.0)
-            if taken and not due:
+            if bucket.production is not None:
+                # What was sent before this limit was known is in what its first header showed.
+                if answer is not None:
+                    bucket.advance(now)
+                    bucket.note_drained()
+                    counted = bucket.production.end(answer, max(now, bucket.reached_at))
+                    bucket.correct(due - counted, now)
+                    answer = None
+            elif taken and not due:
                 bucket.untake(taken, reserved_at, now)
             elif name is LimitName.OTPM:
                 bucket.correct(due - taken, now)
             elif due != taken:
                 bucket.take(due - taken, now)
+        if answer is not None and self.production is not None:
+            self.production.end(answer, now)
         self.slots.in_use -= reserved.get(LimitName.CONCURRENCY, 0.0)
 
     def observe(self, reading: LimitReading, *, sent_at: float, now: float) -> None:
@@ -211,6 +262,7 @@ class Pool:
             bucket = _limit(reading.limit, reading.capacity, self.plan, now)
             bucket.source = "header"
             self.buckets[reading.limit] = bucket
+            self._share_production()
         bucket.observe(reading, period_seconds, sent_at=sent_at, now=now)
 
     def pause(self, limit: LimitName, until: float, now: float) -> bool:

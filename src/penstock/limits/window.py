@@ -17,7 +17,8 @@ from __future__ import annotations
 import math
 from collections import deque
 
-from penstock.limits.bucket import ROUNDING, SENDS_MAX
+from penstock.limits.bucket import ROUNDING, SENDS_MAX, START_SECONDS
+from penstock.limits.production import Production
 from penstock.limits.replay import REORDER_SECONDS, Send
 from penstock.units import LimitReading
 
@@ -32,12 +33,15 @@ class FixedWindow:
     """One limit that starts anew at every multiple of its period after ``starts_at``."""
 
     __slots__ = (
+        "_drained",
         "_sends",
         "_starts_at",
         "capacity",
         "level",
         "paused_until",
         "period_seconds",
+        "production",
+        "reached_at",
         "reserve_share",
         "source",
     )
@@ -49,7 +53,10 @@ class FixedWindow:
         self.paused_until = -math.inf
         self.reserve_share = 1.0
         self.source = "configured"
+        self.production: Production | None = None
         self._starts_at = now
+        self.reached_at = now
+        self._drained = 0.0
         self._sends: deque[Send] = deque(maxlen=SENDS_MAX)
 
     @property
@@ -64,11 +71,36 @@ class FixedWindow:
 
     def advance(self, now: float) -> None:
         """Begin the window that ``now`` lies in."""
+        if self.production is not None and now > self.reached_at:
+            self._produce(self.production, now)
+        self._turn(now)
+
+    def _produce(self, production: Production, now: float) -> None:
+        """Count what is produced, change by change and window by window."""
+        while self.reached_at < now:
+            ends_at = self._starts_at + self.period_seconds
+            until = min(now, max(production.changes_at, self.reached_at), ends_at)
+            drained = production.drain * (until - self.reached_at)
+            self.level -= drained
+            self._drained += drained
+            self.reached_at = until
+            if production.changes_at <= until:
+                production.change()
+            self._turn(until)
+
+    def _turn(self, now: float) -> None:
         if now >= self._starts_at + self.period_seconds:
             windows = math.floor((now - self._starts_at) / self.period_seconds)
             self._starts_at += windows * self.period_seconds
             self.level = self.capacity
+            self._drained = 0.0
             self._sends.clear()
+
+    def note_drained(self) -> None:
+        """What was drained until now is a send, for the reading of headers."""
+        if self._drained > 0:
+            self._sends.append(Send(self.reached_at, self._drained))
+            self._drained = 0.0
 
     def take(self, amount: float, now: float) -> None:
         """Count ``amount``; a negative amount is given back."""
@@ -78,7 +110,8 @@ class FixedWindow:
 
     def correct(self, amount: float, now: float) -> None:
         """Count (negative: give back) what was charged little by little until now."""
-        self.take(amount, now)
+        self.advance(now)
+        self.level = min(self.capacity, self.level - amount)
 
     def untake(self, amount: float, taken_at: float, now: float) -> None:
         """Give back what was never charged; what an earlier window counted is gone."""
@@ -97,6 +130,27 @@ class FixedWindow:
         else:
             ready_at = max(now, self._released_at(self.level - amount, reserve))
         return max(ready_at, self.paused_until)
+
+    def ready_to_produce_at(
+        self, production: Production, expected: float, reserve: float, now: float
+    ) -> float:
+        """When one more answer may begin, for a class that leaves ``reserve`` (0 to 1).
+
+        What all that are under way will still produce in this window must be there; what they
+        produce after it belongs to the next one.
+        """
+        self.advance(now)
+        ends_at = self._starts_at + self.period_seconds
+        need = max(1.0, START_SECONDS * (self.rate + production.committed - production.drain))
+        if self.level < need:
+            return max(ends_at, self.paused_until)
+        if not reserve:
+            return max(now, self.paused_until)
+        seconds = min(ends_at - now, RELEASE_SHARE * self.period_seconds)
+        speed = production.pace.tokens_per_second
+        left = self.level - production.committed * seconds - min(expected, speed * seconds)
+        ready_at = self._released_at(left, reserve) if left > 0 else ends_at
+        return max(now, ready_at, self.paused_until)
 
     def floor(self, amount: float, reserve: float) -> float:
         """What a class with this reserve leaves before the release: all that it can."""
@@ -122,6 +176,7 @@ class FixedWindow:
     ) -> None:
         """Learn the amount, what is left at most, and the boundary from an answer's headers."""
         self.advance(now)
+        self.note_drained()
         capacity, remaining = reading.capacity, reading.remaining
         if capacity is not None and 0 < capacity < self.capacity * 0.999:
             self.level -= self.capacity - capacity

@@ -30,6 +30,7 @@ from collections.abc import Iterable
 
 from penstock.limits.bucket import ROUNDING
 from penstock.limits.pool import Held, Pool
+from penstock.limits.production import Answer
 from penstock.scheduler.deployment import Deployment
 from penstock.scheduler.explain import Cause, LineClock
 from penstock.scheduler.fairness import FairQueue
@@ -137,7 +138,7 @@ class ClassQueue:
 class Placement:
     """Where a unit goes, or will go: the deployment, what it takes there, when, and why then."""
 
-    __slots__ = ("amounts", "cause", "deployment", "pool", "ready_at")
+    __slots__ = ("amounts", "answer", "cause", "deployment", "pool", "ready_at")
 
     def __init__(
         self, deployment: Deployment, amounts: Amounts, ready_at: float, cause: str
@@ -147,6 +148,7 @@ class Placement:
         self.amounts = amounts
         self.ready_at = ready_at
         self.cause = cause
+        self.answer: Answer | None = None
 
 
 class Domain:
@@ -269,7 +271,7 @@ class Domain:
         return wake_at
 
     def _grant(self, queue: ClassQueue, head: Waiting, placement: Placement, now: float) -> None:
-        placement.pool.reserve(placement.amounts, now)
+        placement.answer = placement.pool.reserve(placement.amounts, now)
         placement.deployment.health.in_flight += 1
         queue.backlog_seconds -= head.cost_seconds
         queue.in_flight += 1

@@ -201,9 +201,12 @@ class Scheduler:
         charge = flight.placement.deployment.plan.charge
         charged = reserved if usage is None else settled_amounts(charge, reserved, usage)
         deployment, unit = flight.placement.deployment, flight.waiting.unit
+        pool = flight.placement.pool
         deployment.health.succeeded(now)
         if usage is not None:
             deployment.produced(unit.class_name, unit.estimate, usage.tokens_output)
+            if pool.production is not None and usage.tokens_output > 0:
+                pool.production.pace.learn(usage.tokens_output, now - flight.granted_at)
         self._pay(flight, charged, now)
 
     def _fail(self, event: Failed, now: float) -> None:
@@ -255,7 +258,7 @@ class Scheduler:
         """Replace the reservation by what was charged, in the limits and in fairness."""
         pool, reserved = flight.placement.pool, flight.placement.amounts
         charged = pool.bounded(charged)
-        pool.settle(reserved, charged, flight.granted_at, now)
+        pool.settle(reserved, charged, flight.granted_at, now, flight.placement.answer)
         queue = self._class_queue(flight.waiting)
         if queue is not None:
             difference_seconds = pool.cost_seconds(charged) - flight.waiting.cost_seconds
@@ -300,10 +303,15 @@ class Scheduler:
     def _adopt(self, plan: Plan, now: float) -> None:
         """Make the deployments and domains of a plan, keeping what is known of the limits."""
         pools, self._pools = self._pools, {}
+        produced = {
+            deployment.pool_name
+            for deployment in plan.deployments
+            if deployment.charge.output_at_admission == "none"
+        }
         for name, limits in _limits_by_pool(plan).items():
             pool = pools.get(name)
             if pool is None:
-                pool = Pool(limits, now)
+                pool = Pool(limits, now, output_is_charged_as_produced=name in produced)
             else:
                 pool.replan(limits, now)
             self._pools[name] = pool
