@@ -34,6 +34,7 @@ from penstock.dispatch.dispatcher import Dispatcher
 from penstock.dispatch.planning import plan_of, targets_of
 from penstock.dispatch.upstream import Upstream
 from penstock.errors import ConfigError, Draining, PenstockError
+from penstock.gateway.accounts import Accounts
 from penstock.gateway.calls import GatewayCalls
 from penstock.gateway.models import ModelList, models_by_kind
 from penstock.gateway.routes import gateway_routes
@@ -46,7 +47,11 @@ from penstock.providers.estimate import Estimator
 from penstock.sandbox.child import SandboxChild
 from penstock.scheduler.events import Replanned
 from penstock.scheduler.scheduler import Scheduler
+from penstock.store.database import DATABASE_FILE
 from penstock.store.keys import KeyGrant, KeyStore, Snapshot
+from penstock.store.ledger import Ledger, forget_old
+from penstock.store.reader import Reader
+from penstock.store.writer import Writer
 from penstock.telemetry.metrics import CONTENT_TYPE, Metrics
 from penstock.units import Outcome
 
@@ -100,14 +105,18 @@ class Service:
         self._metrics = Metrics()
         self._metrics.build(__version__)
         self._key_store = KeyStore(Path(config.store.path))
+        self._writer = Writer(Path(config.store.path) / DATABASE_FILE)
+        self._reader = Reader(Path(config.store.path) / DATABASE_FILE)
         self._desk = Desk(self._authenticator(), config.server, self._metrics)
         self._upstream = Upstream()
         scheduler = Scheduler(plan_of(config), time.monotonic())
         self._dispatcher = Dispatcher(scheduler, time.monotonic)
         self._calls = Calls(self._dispatcher, self._upstream, self._metrics, time.time)
         self._calls.targets = targets_of(config, self._loaded.secrets)
+        self._ledger = Ledger(self._writer, self._metrics.ledger_rows_lost)
+        self._accounts = Accounts(self._ledger, time.time, time.monotonic)
         self._gateway = GatewayCalls(
-            self._calls, Estimator(), self._desk, config.classes, self._run_key, time.monotonic
+            self._calls, Estimator(), self._desk, config.classes, self._run_key, self._accounts
         )
         self._models = ModelList(models_by_kind(config), time.time())
         self._pool = WorkerPool(config.workers)
@@ -117,6 +126,8 @@ class Service:
         await self._server.start()
         await self._pool.start(self._worker_spec(config))
         self._watch_over(self._watch(), "the watch over keys and gauges")
+        retention = forget_old(self._writer, lambda: self.config.ledger.keep_days, time.time)
+        self._watch_over(retention, "the ledger's retention")
 
     async def wait_ready(self) -> None:
         """Return when every worker has been started once, or has failed to."""
@@ -134,6 +145,9 @@ class Service:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._upstream.close()
         await self._sandbox.stop()
+        await self._ledger.close()
+        await asyncio.to_thread(self._writer.close)
+        await asyncio.to_thread(self._reader.close)
         self._key_store.close()
 
     async def reload(self) -> bool:

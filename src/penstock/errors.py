@@ -5,6 +5,7 @@
     PenstockError
     ├── ConfigError                    a file that cannot be served; lists every problem
     ├── StoreError                     durable state that cannot be used; nothing was changed
+    ├── ImageError                     a project, lock file or index that cannot be judged
     └── CallError                      ends one call; has status, outcome, code and hint
         ├── InvalidRequest         400 the request breaks a rule
         │   ├── Unprocessable      422 well-formed, but the chain's schema refuses it
@@ -53,6 +54,10 @@ class ConfigError(PenstockError):
 
 class StoreError(PenstockError):
     """Durable state that cannot be used: damaged, locked, newer than this version."""
+
+
+class ImageError(PenstockError):
+    """A project, lock file, index or Dockerfile that ``penstock image`` cannot work with."""
 
 
 class CallError(PenstockError):

@@ -22,6 +22,8 @@ CONTRACTS = "from importlinter.cli import lint_imports_command; lint_imports_com
         ("providers/base.py", "from os import environ", "The pure floor"),
         ("http/sse.py", "import langgraph.graph", "LangChain is imported by chain workers"),
         ("chains/door.py", "import penstock.chains.worker.runs", "The front starts"),
+        ("image/judge.py", "import penstock.config.load", "The image room stands apart"),
+        ("app.py", "import penstock.image.check", "Only the command line imports"),
     ],
 )
 def test_a_breach_is_found(

@@ -10,7 +10,8 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from typing import Final, NoReturn
+from collections.abc import Mapping
+from typing import Any, Final, NoReturn
 
 import click
 
@@ -24,18 +25,27 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "sandbox": ("sandbox", "Run a provider without a model that enforces real rate limits."),
     "simulate": ("simulate", "Play a workload in virtual time: what if, and beside others."),
     "check-config": ("check_config", "Check a configuration file; report every problem at once."),
+    "image": ("image", "Say what base images cost a lock file; write its Dockerfile."),
     "keys": ("keys", "Create, list and revoke API keys."),
     "version": ("version", "Print the versions of Penstock and of what it runs on."),
 }
-"""Each command's module in this room, whose attribute of the same name it is, and its help."""
+"""Each command's module in this room, and its help."""
 
 
 class LazyGroup(click.Group):
-    """A group that knows its commands' names and helps without importing them."""
+    """A group that knows its commands' names and helps without importing them.
+
+    ``table``: each command's module in this room and its help. The module holds the command as
+    the attribute of the command's own name.
+    """
+
+    def __init__(self, *, table: Mapping[str, tuple[str, str]], **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.table = table
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         """The names, in the order in which a newcomer needs them."""
-        return list(COMMANDS)
+        return list(self.table)
 
     def get_command(
         self,
@@ -43,23 +53,24 @@ class LazyGroup(click.Group):
         cmd_name: str,
     ) -> click.Command | None:
         """Import the command of that name; None when there is none."""
-        if cmd_name not in COMMANDS:
+        if cmd_name not in self.table:
             return None
-        name, _ = COMMANDS[cmd_name]
-        command = getattr(importlib.import_module(f"penstock.cli.{name}"), name)
+        module, _ = self.table[cmd_name]
+        attribute = cmd_name.replace("-", "_")
+        command = getattr(importlib.import_module(f"penstock.cli.{module}"), attribute)
         if not isinstance(command, click.Command):
-            raise TypeError(f"penstock.cli.{name}.{name} is not a click command")
+            raise TypeError(f"penstock.cli.{module}.{attribute} is not a click command")
         return command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command that ``args`` begin with, or say which was meant."""
-        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+        if args and args[0] not in self.table and not args[0].startswith("-"):
             import difflib  # noqa: PLC0415 - a tenth of what --help costs
 
-            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(COMMANDS)}"
+            near = difflib.get_close_matches(args[0], self.table, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(self.table)}"
             raise click.UsageError(f"there is no command {args[0]!a}; {hint}", ctx)
         return super().resolve_command(ctx, args)
 
@@ -70,11 +81,12 @@ class LazyGroup(click.Group):
     ) -> None:
         """Write the table of commands."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, words) for name, (_, words) in COMMANDS.items()])
+            formatter.write_dl([(name, words) for name, (_, words) in self.table.items()])
 
 
 @click.group(
     cls=LazyGroup,
+    table=COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
 )
 def penstock() -> None:

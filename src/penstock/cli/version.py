@@ -11,7 +11,7 @@ import click
 import penstock
 
 _DEPENDENCIES = (
-    "aiohttp", "click", "msgspec", "sqlalchemy", "starlette", "uvicorn", "uvloop",
+    "aiohttp", "click", "msgspec", "starlette", "uvicorn", "uvloop",
     "langchain-core", "langgraph",
 )  # fmt: skip
 

@@ -219,6 +219,7 @@ def _config(raw: dict[str, Any], problems: Problems) -> Config:
         path=reader.texts(raw.get("path", []), ("path",)),
         server=single("server", model.ServerTable),
         store=single("store", model.StoreTable),
+        ledger=single("ledger", model.LedgerTable),
         workers=single("workers", model.WorkersTable),
         providers=named("providers", model.ProviderTable),
         deployments=named("deployments", model.DeploymentTable),

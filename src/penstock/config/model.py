@@ -78,6 +78,14 @@ class StoreTable(_Table, frozen=True):
     ] = ".penstock"
 
 
+class LedgerTable(_Table, frozen=True):
+    """``[ledger]``: the record of every call."""
+
+    keep_days: Annotated[
+        PositiveInt, Meta(description="how long a call's row is kept; sums by day stay")
+    ] = 90
+
+
 class WorkersTable(_Table, frozen=True):
     """``[workers]``: the processes that run chains."""
 
@@ -256,6 +264,7 @@ class Config(_Table, frozen=True):
     ] = []
     server: ServerTable = ServerTable()
     store: StoreTable = StoreTable()
+    ledger: LedgerTable = LedgerTable()
     workers: WorkersTable = WorkersTable()
     providers: dict[Identifier, ProviderTable] = {}
     deployments: dict[Identifier, DeploymentTable] = {}

@@ -12,6 +12,7 @@ from penstock.config.model import ClassTable
 from penstock.dispatch.calls import Answer, Calls
 from penstock.dispatch.planning import queue_name
 from penstock.errors import CallError, InternalError, NotFound
+from penstock.gateway.accounts import Account, Accounts
 from penstock.gateway.large_bodies import LargeBodies
 from penstock.gateway.who import Caller, caller_of, check_model
 from penstock.http.door import Desk, ErrorShape, while_connected
@@ -38,14 +39,15 @@ class GatewayCalls:
         desk: Desk,
         classes: Mapping[str, ClassTable],
         run_key: bytes,
-        clock: Callable[[], float],
+        accounts: Accounts,
     ) -> None:
         self.classes = classes
         self._calls = calls
         self._estimator = estimator
         self._desk = desk
         self._run_key = run_key
-        self._clock = clock
+        self._accounts = accounts
+        self._clock = accounts.clock
         self._numbers = itertools.count()
         self._large = LargeBodies()
 
@@ -54,6 +56,7 @@ class GatewayCalls:
         arrived_at = self._clock()
         if exchange.principal is None:
             raise InternalError("the gateway was opened without a key")
+        account = self._accounts.open(exchange, exchange.principal)
         authenticator = self._desk.authenticator
         caller = caller_of(exchange.principal, exchange.headers, authenticator, self._run_key)
         adapter = ADAPTER_OF[endpoint]
@@ -66,10 +69,13 @@ class GatewayCalls:
         )
         unit = self._unit(exchange, caller, call, forecast, arrived_at)
         _note_caller(exchange, caller, unit)
+        account.submit(unit, call.model, caller)
         learn = partial(self._estimator.learn, call, caller.route, forecast)
         # What ends the answer stays outside: having all of it looks like a hang-up from inside.
         try:
-            whole = await while_connected(exchange, self._pass_on(exchange, call, unit, learn))
+            whole = await while_connected(
+                exchange, self._pass_on(exchange, call, unit, learn, account)
+            )
         except CallError as error:
             if not exchange.started:
                 raise
@@ -129,19 +135,26 @@ class GatewayCalls:
         )
 
     async def _pass_on(
-        self, exchange: Exchange, call: ParsedCall, unit: Unit, learn: Callable[[Usage], None]
+        self,
+        exchange: Exchange,
+        call: ParsedCall,
+        unit: Unit,
+        learn: Callable[[Usage], None],
+        account: Account,
     ) -> bytes | None:
         """A whole answer's body; a stream is passed on up to its end, and gives None."""
 
         def note_grant(grant: Grant) -> None:
             exchange.outcome_if_gone = Outcome.CANCELLED_SENT
             _note_grant(exchange, grant)
+            account.granted(grant)
 
         opened = self._calls.open(unit, call, exchange.headers, on_grant=note_grant, on_usage=learn)
         async with opened as answer:
             _note_times(exchange, answer, self._clock())
             if answer.body is not None:
                 _note_usage(exchange, answer)
+                account.used(answer.usage)
                 return answer.body
             exchange.response_headers.update(STREAM_HEADERS)
             await exchange.start(200, "text/event-stream")
@@ -150,6 +163,7 @@ class GatewayCalls:
                     await exchange.write(piece)
             finally:
                 _note_usage(exchange, answer)
+                account.used(answer.usage)
         return None
 
 

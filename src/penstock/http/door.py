@@ -104,6 +104,8 @@ class Door:
             outcome = exchange.outcome_if_gone
         finally:
             exchange.close()
+            if exchange.at_end is not None:
+                exchange.at_end(outcome)
             self._record(exchange, outcome, time.perf_counter() - began)
 
     async def _answer(self, exchange: Exchange) -> Outcome:

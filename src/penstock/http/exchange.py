@@ -86,7 +86,7 @@ class Exchange:
     this request says beyond what the door knows (``class``, ``tenant``, ``run``, ``chain``,
     ``step``, ``deployment``, ``wait_ms``); ``facts["class"]`` is also the metric's label.
     ``outcome_if_gone`` is what a hang-up means at this moment: the handler moves it on when it
-    sends the call upstream.
+    sends the call upstream. ``at_end`` is told the outcome, once, when all is over.
     """
 
     __slots__ = (
@@ -97,6 +97,7 @@ class Exchange:
         "_send",
         "_server",
         "_transport",
+        "at_end",
         "facts",
         "finished",
         "headers",
@@ -138,6 +139,7 @@ class Exchange:
         self.response_headers: dict[str, str] = {}
         self.facts: dict[str, object] = {}
         self.outcome_if_gone = Outcome.CANCELLED_WAITING
+        self.at_end: Callable[[Outcome], None] | None = None
         self.status: int | None = None
         self.started = False
         self.finished = False

@@ -1,6 +1,6 @@
-"""Durable state behind small ports.
+"""Durable state behind small ports: one SQLite file.
 
-``keys`` is the port to the API keys that operators create; ``database`` and ``schema`` are the
-SQLite file below it, and ``pepper`` the secret under which keys are digested. SQLAlchemy costs
-0.6 s of CPU to import, so it is imported when there is a database to open, not before.
+``writer`` is the way in for everything that the service writes, ``reader`` that for what it asks;
+``ledger`` is the record of every call, ``keys`` the API keys that operators create. ``database``
+and ``schema`` are the file below them, and ``pepper`` the secret under which keys are digested.
 """

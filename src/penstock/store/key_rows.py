@@ -3,25 +3,47 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from typing import Any
 
-from sqlalchemy import Row, text
+import msgspec
 
 from penstock.store.database import Database
-from penstock.store.keys import KeyGrant, StoredKey
 
-_ALL = text("SELECT * FROM keys ORDER BY created_at, key_id")
-_IN_FORCE = text("SELECT 1 FROM keys WHERE name = :name AND revoked_at IS NULL")
-_INSERT = text(
+_ALL = "SELECT * FROM keys ORDER BY created_at, key_id"
+_IN_FORCE = "SELECT 1 FROM keys WHERE name = :name AND revoked_at IS NULL"
+_INSERT = (
     "INSERT INTO keys (key_id, name, digest, tenant, class_default, ceiling, models, chains, "
     "admin, created_at) VALUES (:key_id, :name, :digest, :tenant, :class_default, :ceiling, "
     ":models, :chains, :admin, :created_at)"
 )
-_REVOKE = text("UPDATE keys SET revoked_at = :revoked_at WHERE name = :name AND revoked_at IS NULL")
-_VERSION = text("SELECT version FROM keys_state")
-_COUNT_UP = text("UPDATE keys_state SET version = version + 1")
-_PEPPER = text("SELECT pepper_fingerprint FROM keys_state")
-_PEPPER_FIRST = text("INSERT INTO keys_state VALUES (1, 0, :fingerprint) ON CONFLICT DO NOTHING")
+_REVOKE = "UPDATE keys SET revoked_at = :revoked_at WHERE name = :name AND revoked_at IS NULL"
+_VERSION = "SELECT version FROM keys_state"
+_COUNT_UP = "UPDATE keys_state SET version = version + 1"
+_PEPPER = "SELECT pepper_fingerprint FROM keys_state"
+_PEPPER_FIRST = "INSERT INTO keys_state VALUES (1, 0, :fingerprint) ON CONFLICT DO NOTHING"
+
+
+class KeyGrant(msgspec.Struct, frozen=True):
+    """What a key may do, in the words of ``[keys.NAME]``."""
+
+    tenant: str
+    class_default: str = "standard"
+    ceiling: str = "interactive"
+    models: tuple[str, ...] | None = None  # None: all
+    chains: tuple[str, ...] | None = None  # None: all
+    admin: bool = False
+
+
+class StoredKey(msgspec.Struct, frozen=True):
+    """One key as it is stored. Times are Unix seconds."""
+
+    key_id: str
+    name: str
+    digest: str
+    grant: KeyGrant
+    created_at: float
+    revoked_at: float | None = None
 
 
 class KeyRows:
@@ -37,13 +59,13 @@ class KeyRows:
     def version(self) -> int:
         """How many changes there have been."""
         with self._database.read() as connection:
-            return int(connection.execute(_VERSION).scalar_one())
+            return int(connection.execute(_VERSION).fetchone()[0])
 
     def pepper_fingerprint(self) -> str | None:
         """Of the pepper that the digests were made with; None before the first key."""
         with self._database.read() as connection:
-            found = connection.execute(_PEPPER).scalar_one_or_none()
-        return None if found is None else str(found)
+            found = connection.execute(_PEPPER).fetchone()
+        return None if found is None else str(found[0])
 
     def set_pepper_fingerprint(self, fingerprint: str) -> None:
         """Tie the database to a pepper, unless another process has just done so."""
@@ -58,7 +80,7 @@ class KeyRows:
     def insert(self, key: StoredKey) -> bool:
         """Add a key, unless one of its name is in force; whether it was added."""
         with self._database.write() as connection:
-            if connection.execute(_IN_FORCE, {"name": key.name}).first() is not None:
+            if connection.execute(_IN_FORCE, {"name": key.name}).fetchone() is not None:
                 return False
             connection.execute(_INSERT, _parameters(key))
             connection.execute(_COUNT_UP)
@@ -90,21 +112,21 @@ def _parameters(key: StoredKey) -> dict[str, Any]:
     }
 
 
-def _stored_key(row: Row[Any]) -> StoredKey:
+def _stored_key(row: sqlite3.Row) -> StoredKey:
     return StoredKey(
-        key_id=row.key_id,
-        name=row.name,
-        digest=row.digest,
+        key_id=row["key_id"],
+        name=row["name"],
+        digest=row["digest"],
         grant=KeyGrant(
-            tenant=row.tenant,
-            class_default=row.class_default,
-            ceiling=row.ceiling,
-            models=_names_in(row.models),
-            chains=_names_in(row.chains),
-            admin=bool(row.admin),
+            tenant=row["tenant"],
+            class_default=row["class_default"],
+            ceiling=row["ceiling"],
+            models=_names_in(row["models"]),
+            chains=_names_in(row["chains"]),
+            admin=bool(row["admin"]),
         ),
-        created_at=row.created_at,
-        revoked_at=row.revoked_at,
+        created_at=row["created_at"],
+        revoked_at=row["revoked_at"],
     )
 
 

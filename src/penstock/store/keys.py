@@ -8,7 +8,7 @@ protect nothing more, and cost every request its time.
 Two processes share the database. The commands write: short transactions under the write lock.
 The service only reads, and asks ``changed()`` about once a second (0.1 ms): each change adds one
 to a counter in the same transaction, so a key that is created or revoked counts within that
-second. A service whose store does not exist yet opens nothing and imports no SQLAlchemy.
+second. Asking for the keys of a store that does not exist makes none.
 """
 
 from __future__ import annotations
@@ -19,42 +19,20 @@ import secrets
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import msgspec
 
 from penstock.errors import PenstockError, StoreError
+from penstock.store.database import DATABASE_FILE, Database, file_identity
+from penstock.store.key_rows import KeyGrant, KeyRows, StoredKey
 from penstock.store.pepper import PEPPER_FILE_VARIABLE, fingerprint, pepper_in
 
-if TYPE_CHECKING:
-    from penstock.store.key_rows import KeyRows
+__all__ = ["KeyGrant", "KeyStore", "Snapshot", "StoredKey", "key_digest", "stored_key_count"]
 
 PREFIX: Final = "psk"
-DATABASE_FILE: Final = "penstock.db"
 _ID_BYTES: Final = 6
 _SECRET_BYTES: Final = 32
-
-
-class KeyGrant(msgspec.Struct, frozen=True):
-    """What a key may do, in the words of ``[keys.NAME]``."""
-
-    tenant: str
-    class_default: str = "standard"
-    ceiling: str = "interactive"
-    models: tuple[str, ...] | None = None  # None: all
-    chains: tuple[str, ...] | None = None  # None: all
-    admin: bool = False
-
-
-class StoredKey(msgspec.Struct, frozen=True):
-    """One key as it is stored. Times are Unix seconds."""
-
-    key_id: str
-    name: str
-    digest: str
-    grant: KeyGrant
-    created_at: float
-    revoked_at: float | None = None
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -149,7 +127,7 @@ class KeyStore:
 
     def _open_existing(self) -> KeyRows | None:
         """The open database; None where nobody has made one."""
-        identity = _identity_of(self._file)
+        identity = file_identity(self._file)
         if identity is None:
             self.close()
             return None
@@ -157,13 +135,9 @@ class KeyStore:
 
     def _open(self) -> KeyRows:
         """The open database, made if there is none, reopened if the file is another one now."""
-        if self._rows is not None and _identity_of(self._file) == self._identity:
+        if self._rows is not None and file_identity(self._file) == self._identity:
             return self._rows
         self.close()
-        # Imported late: SQLAlchemy costs 0.6 s of CPU, which a service without keys saves.
-        from penstock.store.database import Database  # noqa: PLC0415
-        from penstock.store.key_rows import KeyRows  # noqa: PLC0415
-
         rows = KeyRows(Database(self._file))
         try:
             self._pepper = self._pepper_of(rows)
@@ -171,7 +145,7 @@ class KeyStore:
             rows.close()
             raise
         self._rows = rows
-        self._identity = _identity_of(self._file)
+        self._identity = file_identity(self._file)
         return rows
 
     def _pepper_of(self, rows: KeyRows) -> bytes:
@@ -188,19 +162,6 @@ class KeyStore:
                 "new keys"
             )
         return pepper
-
-
-def _identity_of(file: Path) -> tuple[int, int] | None:
-    try:
-        status = file.stat()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise StoreError(
-            f"{file}: the store cannot be reached ({os.strerror(error.errno or 0)}); check the "
-            "directory's owner and mode, or set [store] path"
-        ) from error
-    return status.st_dev, status.st_ino
 
 
 def stored_key_count(directory: Path) -> int:

@@ -37,5 +37,50 @@ STEPS: Final[tuple[tuple[str, ...], ...]] = (
         )
         """,
     ),
+    (
+        # One row for each LLM call that came with a known key. Times in Unix seconds.
+        """
+        CREATE TABLE calls (
+            number                  INTEGER PRIMARY KEY,
+            request_id              TEXT NOT NULL,
+            arrived_at              REAL NOT NULL,
+            tenant                  TEXT NOT NULL,
+            sub_tenant              TEXT NOT NULL,
+            key_id                  TEXT NOT NULL,
+            class                   TEXT NOT NULL,
+            model                   TEXT NOT NULL,
+            deployment              TEXT NOT NULL,
+            chain                   TEXT NOT NULL,
+            run_id                  TEXT NOT NULL,
+            step                    INTEGER NOT NULL,
+            tokens_input_estimated  INTEGER NOT NULL,
+            tokens_output_estimated INTEGER NOT NULL,
+            tokens_output_max       INTEGER,
+            tokens_input            INTEGER NOT NULL,
+            tokens_input_cached     INTEGER NOT NULL,
+            tokens_output           INTEGER NOT NULL,
+            tokens_reasoning        INTEGER NOT NULL,
+            nano_dollars            INTEGER,
+            wait_seconds            REAL NOT NULL,
+            upstream_seconds        REAL NOT NULL,
+            deadline_seconds        REAL,
+            attempts                INTEGER NOT NULL,
+            outcome                 TEXT NOT NULL
+        )
+        """,
+        "CREATE INDEX calls_by_arrival ON calls (arrived_at)",
+        # What budgets are counted by, written with the rows: it outlives them.
+        """
+        CREATE TABLE spent (
+            day          INTEGER NOT NULL,
+            tenant       TEXT NOT NULL,
+            key_id       TEXT NOT NULL,
+            calls        INTEGER NOT NULL,
+            tokens       INTEGER NOT NULL,
+            nano_dollars INTEGER NOT NULL,
+            PRIMARY KEY (day, tenant, key_id)
+        ) WITHOUT ROWID
+        """,
+    ),
 )
 """Step 1 stands first; the version of a database is the number of steps that it has taken."""

@@ -126,6 +126,11 @@ class Metrics:
             ["result"],
             registry=registry,
         )
+        self._ledger_rows_lost = Counter(
+            "penstock_ledger_rows_lost",
+            "Rows of the ledger that the store could not take in time.",
+            registry=registry,
+        )
         self._build = Gauge(
             "penstock_build_info",
             "Always 1; the label says which version runs.",
@@ -208,6 +213,10 @@ class Metrics:
     def reloaded(self, *, taken: bool) -> None:
         """The configuration was read again."""
         self._reloads.labels("taken" if taken else "refused").inc()
+
+    def ledger_rows_lost(self, count: int) -> None:
+        """So many calls have no row in the ledger."""
+        self._ledger_rows_lost.inc(count)
 
     def build(self, version: str) -> None:
         """Which version runs."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 import pytest
 
-from penstock.cli import main
+from penstock.cli import image, main
 from penstock.cli.main import COMMANDS, run
 from penstock.errors import ConfigError, PenstockError, StoreError
 
@@ -20,6 +20,7 @@ PARTS = [
     ("penstock",),
     *((name,) for name in COMMANDS),
     *(("keys", name) for name in ("create", "list", "revoke")),
+    *(("image", name) for name in image.COMMANDS),
 ]
 
 
@@ -28,7 +29,7 @@ def test_the_help_names_every_command_and_imports_none_of_them() -> None:
         "import sys; from penstock.cli.main import run\n"
         "run(['--help'])\n"
         "known = {'penstock', 'penstock.cli', 'penstock.cli.main'}\n"
-        "heavy = {'msgspec', 'sqlalchemy', 'aiohttp', 'starlette', 'rich', 'asyncio'}\n"
+        "heavy = {'msgspec', 'sqlite3', 'aiohttp', 'starlette', 'rich', 'asyncio'}\n"
         "ours = {name for name in sys.modules if name.startswith('penstock')}\n"
         "assert ours <= known, ours - known\n"
         "assert not heavy & sys.modules.keys(), heavy & sys.modules.keys()\n"
@@ -49,6 +50,31 @@ def test_the_line_in_the_table_is_the_first_line_of_the_commands_own_help(name: 
     assert command is not None
     assert command.name == name
     assert COMMANDS[name][1] == " ".join((command.help or "").split("\n\n")[0].split())
+
+
+def test_the_help_of_image_imports_nothing_of_the_service_nor_its_own_room() -> None:
+    program = (
+        "import sys; from penstock.cli.main import run\n"
+        "run(['image', '--help'])\n"
+        "known = {'penstock', 'penstock.cli', 'penstock.cli.main', 'penstock.cli.image'}\n"
+        "ours = {name for name in sys.modules if name.startswith('penstock')}\n"
+        "assert ours <= known, ours - known\n"
+        "assert not {'msgspec', 'packaging', 'rich'} & sys.modules.keys()\n"
+    )
+    command = [sys.executable, "-c", program]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert ended.stderr == ""
+    assert ended.returncode == 0
+
+
+@pytest.mark.parametrize("name", list(image.COMMANDS))
+def test_the_line_in_the_table_of_image_is_that_of_the_command(name: str) -> None:
+    command = image.image.get_command(click.Context(image.image), name)
+
+    assert command is not None
+    assert command.name == name
+    assert image.COMMANDS[name][1] == " ".join((command.help or "").split("\n\n")[0].split())
 
 
 @pytest.mark.parametrize("parts", PARTS, ids=" ".join)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 import sqlite3
 import stat
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -102,15 +100,13 @@ def test_a_running_service_sees_creation_and_revocation_by_another_process(opene
     assert _names(service.snapshot()) == []
 
 
-def test_a_service_without_a_store_makes_none_and_imports_no_sqlalchemy(directory: Path) -> None:
-    program = (
-        "import sys; from pathlib import Path; from penstock.store.keys import KeyStore\n"
-        f"store = KeyStore(Path({str(directory)!r}), {{}})\n"
-        "assert store.snapshot().keys == () and not store.changed()\n"
-        "assert 'sqlalchemy' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", program], check=True)
+def test_asking_for_the_keys_of_a_store_that_is_not_there_makes_none(
+    opened: Opener, directory: Path
+) -> None:
+    store = opened()
 
+    assert store.snapshot().keys == ()
+    assert not store.changed()
     assert not directory.exists()
 
 
@@ -176,9 +172,9 @@ def test_a_damaged_database_is_refused_with_a_way_out(opened: Opener, directory:
 def _damaged_database() -> bytes:
     """A real one with the middle overwritten."""
     connection = sqlite3.connect(":memory:")
-    connection.execute("CREATE TABLE t (a TEXT UNIQUE)")
+    connection.execute("CREATE TABLE keys (a TEXT UNIQUE)")
     connection.executemany(
-        "INSERT INTO t VALUES (?)", [(f"{number:0500}",) for number in range(99)]
+        "INSERT INTO keys VALUES (?)", [(f"{number:0500}",) for number in range(99)]
     )
     connection.commit()
     content = bytearray(connection.serialize())
@@ -195,7 +191,9 @@ def test_a_newer_schema_is_refused(opened: Opener, directory: Path) -> None:
         connection.execute("INSERT INTO schema_version VALUES (999, 0)")
     connection.close()
 
-    with pytest.raises(StoreError, match="version 999, and this Penstock knows 1; run the newer"):
+    with pytest.raises(
+        StoreError, match=r"version 999, and this Penstock knows \d+; run the newer"
+    ):
         opened().snapshot()
 
 
@@ -212,7 +210,7 @@ def test_each_step_of_the_schema_is_taken_once_and_forwards(
         versions = connection.execute("SELECT version FROM schema_version").fetchall()
         assert connection.execute("SELECT count(*) FROM later").fetchone() == (0,)
     connection.close()
-    assert versions == [(1,), (2,)]
+    assert versions == [(number,) for number in range(1, len(later) + 1)]
 
 
 def test_a_step_that_fails_leaves_nothing_behind(

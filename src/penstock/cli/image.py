@@ -1,0 +1,22 @@
+"""``penstock image``: the commands around base images, each imported when it runs.
+
+``penstock image --help`` costs the import of click and of this table.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import click
+
+from penstock.cli.main import LazyGroup
+
+COMMANDS: Final[dict[str, tuple[str, str]]] = {
+    "check": ("image_check", "Say what each base image costs the packages of a lock file."),
+}
+"""Each command's module in this room, and its help."""
+
+
+@click.group(cls=LazyGroup, table=COMMANDS)
+def image() -> None:
+    """Say what base images cost a lock file; write its Dockerfile."""

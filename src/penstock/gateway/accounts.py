@@ -1,0 +1,93 @@
+"""What a call leaves behind: its row in the ledger, filled in while it gets on.
+
+The door says how it ended, so every call that came with a known key makes exactly one row, the
+refused and the abandoned ones too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from penstock.gateway.who import Caller
+from penstock.http.auth import Principal
+from penstock.http.exchange import Exchange
+from penstock.store.ledger import CallRow, Ledger
+from penstock.units import Grant, Outcome, Unit, Usage
+
+AMOUNT_MAX: Final = 2**53
+"""A provider that reports more tokens reports nonsense, and a database has an end of numbers."""
+
+
+class Accounts:
+    """Opens an account for each call. ``wall`` gives Unix time, ``clock`` monotonic seconds."""
+
+    def __init__(
+        self, ledger: Ledger, wall: Callable[[], float], clock: Callable[[], float]
+    ) -> None:
+        self.ledger = ledger
+        self.wall = wall
+        self.clock = clock
+
+    def open(self, exchange: Exchange, principal: Principal) -> Account:
+        """The account of a call that has just come in; closed when its exchange ends."""
+        row = CallRow(
+            request_id=exchange.request_id,
+            arrived_at=self.wall(),
+            tenant=principal.tenant,
+            key_id=principal.key_id,
+        )
+        account = Account(self, row)
+        exchange.at_end = account.close
+        return account
+
+
+class Account:
+    """One call's."""
+
+    __slots__ = ("_accounts", "_granted_at", "_submitted_at", "row")
+
+    def __init__(self, accounts: Accounts, row: CallRow) -> None:
+        self.row = row
+        self._accounts = accounts
+        self._submitted_at: float | None = None
+        self._granted_at: float | None = None
+
+    def submit(self, unit: Unit, model: str, caller: Caller) -> None:
+        """The call is a unit now, for a model that is served."""
+        row, estimate = self.row, unit.estimate
+        row.tenant, row.key_id = unit.tenant, caller.principal.key_id
+        row.class_name, row.model = unit.class_name, model
+        if caller.run is not None:
+            row.chain, row.run_id, row.step = caller.run.chain, caller.run.run_id, caller.run.step
+        row.tokens_input_estimated = estimate.tokens_input
+        row.tokens_output_estimated = estimate.tokens_output
+        row.tokens_output_max = estimate.tokens_output_max
+        self._submitted_at = now = self._accounts.clock()
+        if unit.deadline is not None:
+            row.deadline_seconds = unit.deadline - now
+
+    def granted(self, grant: Grant) -> None:
+        """It may be sent now."""
+        row = self.row
+        row.deployment, row.attempts = grant.deployment, grant.attempt
+        row.wait_seconds = grant.wait_seconds
+        self._granted_at = grant.granted_at
+
+    def used(self, usage: Usage) -> None:
+        """What its answer used."""
+        row = self.row
+        row.tokens_input = min(usage.tokens_input, AMOUNT_MAX)
+        row.tokens_input_cached = min(usage.tokens_input_cached, AMOUNT_MAX)
+        row.tokens_output = min(usage.tokens_output, AMOUNT_MAX)
+        row.tokens_reasoning = min(usage.tokens_reasoning, AMOUNT_MAX)
+
+    def close(self, outcome: Outcome) -> None:
+        """It has ended: so its row is complete."""
+        row = self.row
+        row.outcome = outcome.value
+        if self._granted_at is not None:
+            row.upstream_seconds = self._accounts.clock() - self._granted_at
+        elif self._submitted_at is not None:
+            row.wait_seconds = self._accounts.clock() - self._submitted_at
+        self._accounts.ledger.add(row)

@@ -1,0 +1,98 @@
+"""Each call through a real service makes one row, whatever became of it."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+CONFIG = """
+[workers]
+count = 0
+[store]
+path = "{store}"
+[providers.sandbox]
+kind = "openai"
+base_url = "{url}/v1"
+key_env = "UPSTREAM_KEY"
+[deployments.one]
+provider = "sandbox"
+model = "sandbox"
+tpm = 1_000_000
+concurrency = 8
+[keys.person]
+tenant = "web"
+key_env = "PERSON_KEY"
+models = ["sandbox"]
+"""
+BODY = {"model": "sandbox", "max_tokens": 20, "messages": [{"role": "user", "content": "Hello"}]}
+
+
+def rows(store: Path) -> list[dict[str, Any]]:
+    """What the ledger holds; nothing before its first row is written."""
+    if not (store / "penstock.db").exists():
+        return []
+    connection = sqlite3.connect(store / "penstock.db")
+    connection.row_factory = sqlite3.Row
+    try:
+        found = connection.execute("SELECT * FROM calls ORDER BY number").fetchall()
+    except sqlite3.OperationalError:
+        found = []
+    connection.close()
+    return [dict(row) for row in found]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("store") / "state"
+
+
+@pytest.fixture(scope="module")
+def client(fast_sandbox, serve, store):
+    config = CONFIG.replace("{url}", fast_sandbox().url).replace("{store}", str(store))
+    environment = {"PERSON_KEY": "person-key-of-the-ledger", "UPSTREAM_KEY": "x"}
+    service = serve(config, **environment)
+    headers = {"x-api-key": "person-key-of-the-ledger"}
+    with httpx.Client(base_url=service.url, headers=headers, timeout=30) as client:
+        yield client
+
+
+def test_every_ending_makes_one_row_with_its_outcome(client: httpx.Client, store, poll) -> None:
+    path = "/v1/chat/completions"
+    plain = client.post(path, json=BODY, headers={"x-request-id": "plain"})
+    with client.stream(
+        "POST", path, json=BODY | {"stream": True}, headers={"x-request-id": "stream"}
+    ) as stream:
+        stream.read()
+    client.post(path, json=BODY | {"model": "gone"}, headers={"x-request-id": "forbidden"})
+    client.post(path, content=b"{", headers={"x-request-id": "invalid"})
+    huge = BODY | {"max_tokens": 9_000_000}
+    refused = client.post(path, json=huge, headers={"x-request-id": "huge"})
+    client.post(path, json=BODY, headers={"x-request-id": "nobody", "x-api-key": "wrong"})
+    poll(lambda: len(rows(store)) >= 5)
+    found = {row["request_id"]: row for row in rows(store)}
+
+    assert len(rows(store)) == 5
+    assert {name: row["outcome"] for name, row in found.items()} == {
+        "plain": "success",
+        "stream": "success",
+        "forbidden": "forbidden",
+        "invalid": "invalid",
+        "huge": "refused_too_large",
+    }, refused.text
+    assert {row["tenant"] for row in found.values()} == {"web"}
+    usage = plain.json()["usage"]
+    row = found["plain"]
+    assert (row["tokens_input"], row["tokens_output"]) == (
+        usage["prompt_tokens"],
+        usage["completion_tokens"],
+    )
+    assert (row["deployment"], row["model"], row["attempts"]) == ("one", "sandbox", 1)
+    assert row["tokens_output_max"] == 20
+    assert row["upstream_seconds"] > 0
+    assert found["stream"]["tokens_output"] > 0
+    assert found["forbidden"]["model"] == found["invalid"]["model"] == ""
+    assert found["huge"]["deployment"] == ""
