@@ -237,7 +237,7 @@ class Service:
         return [
             *gateway_routes(self._gateway, self._models, self._desk),
             chains("/chains", self._chains.list_chains, "GET"),
-            chains("/chains/{name}/{rest:path}", self._chains.handle, "GET", "POST"),
+            chains("/chains/{name}/{rest:path}", self._chains.handle, "GET", "POST", "PUT"),
             *dashboard_routes(self._desk, self._live),
             public("/healthz", self._healthz),
             public("/readyz", self._readyz),

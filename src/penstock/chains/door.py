@@ -24,7 +24,15 @@ from penstock.chains.process import WorkerProcess
 from penstock.chains.spec import OUTCOME_HEADER, REQUEST_ID_HEADER
 from penstock.chains.supervisor import WorkerPool
 from penstock.config.model import ChainTable, ClassTable
-from penstock.errors import CallError, ChainFailed, Forbidden, InternalError, NotFound, WorkerLost
+from penstock.errors import (
+    CallError,
+    ChainFailed,
+    Forbidden,
+    InternalError,
+    InvalidRequest,
+    NotFound,
+    WorkerLost,
+)
 from penstock.http.auth import Principal
 from penstock.http.door import while_connected
 from penstock.http.exchange import Exchange
@@ -36,7 +44,15 @@ from penstock.units import Outcome, RunIdentity
 ROUTE = re.compile(r"(?:c/[A-Za-z0-9+$-]{1,4096}/)?([a-z_]{1,32})/?\Z")
 """What may stand behind a chain's name; nothing else reaches a worker."""
 
-ONE_RUN = frozenset({"invoke", "stream"})
+ONE_RUN = frozenset({"invoke", "stream", "stream_events", "stream_log"})
+
+LANGSMITH_METHODS = {
+    "feedback": ("POST", "HEAD"),
+    "token_feedback": ("POST",),
+    "public_trace_link": ("PUT", "HEAD"),
+}
+"""What LangServe passes on to LangSmith, and answers with 400 where there is none, as here."""
+
 OVERTIME_SECONDS = 10.0
 """What a worker gets beyond a run's time limit to say so itself; then its loop must be blocked."""
 
@@ -97,6 +113,7 @@ class ChainsDoor:
         route = ROUTE.match(exchange.path_params["rest"])
         if route is None:
             raise NotFound("no such route under this chain; there are invoke, batch and stream")
+        _check_needs_no_langsmith(exchange, route[1])
         wish = urgency(
             principal, exchange.headers, self._classes, arrival, default=table.class_default
         )
@@ -251,6 +268,19 @@ def _late(error: CallError) -> bytes:
         "code": error.code,
     }
     return event("error", msgspec.json.encode(data))
+
+
+def _check_needs_no_langsmith(exchange: Exchange, endpoint: str) -> None:
+    methods = LANGSMITH_METHODS.get(endpoint)
+    if methods is None:
+        return
+    if exchange.scope["method"] not in methods:
+        exchange.response_headers["allow"] = ", ".join(methods)
+        raise InvalidRequest(f"{endpoint} takes {' and '.join(methods)}", status=405)
+    raise InvalidRequest(
+        f"{endpoint} hands data to LangSmith, which this service does not use",
+        code="langsmith_only",
+    )
 
 
 def _outcome(text: str) -> Outcome:

@@ -83,7 +83,7 @@ def built_in() -> Config:
         deployments=sandbox_deployments(),
         classes=msgspec.convert(CLASSES, dict[str, ClassTable]),
         chains={
-            name: ChainTable(import_path=f"{name}:chain", description=description)
+            name: ChainTable(import_path=f"{name}:chain", show_steps=True, description=description)
             for name, description in (
                 ("haiku", "a prompt, a model and a parser"),
                 ("brief", "three calls in sequence"),

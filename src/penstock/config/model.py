@@ -251,6 +251,10 @@ class ChainTable(_Table, frozen=True):
     include_callback_events: Annotated[
         bool, Meta(description="answers of `invoke` and `batch` hold the run's callback events")
     ] = False
+    show_steps: Annotated[
+        bool,
+        Meta(description="`stream_events` and `stream_log` show the run's steps, prompts and all"),
+    ] = False
     timeout_seconds: Annotated[Positive, Meta(description="longest run")] = 600.0
     description: Annotated[str, Meta(description="a line for the list of chains")] = ""
 

@@ -3,10 +3,12 @@
 import asyncio
 import base64
 import threading
+import tomllib
 from collections.abc import Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 from starlette.routing import Route
 
@@ -24,35 +26,12 @@ RUN_KEY = b"r" * 32
 PEPPER = b"p" * 32
 HERE = str(Path(__file__).parent)
 EXAMPLES = str(Path(__file__).parents[3] / "examples" / "chains")
-OPEN = ["configurable", "tags", "metadata", "run_id"]
 CLASSES = {
     "interactive": ClassTable(rank=0),
     "standard": ClassTable(rank=1),
     "batch": ClassTable(rank=2),
 }
-NAMES = [
-    "upper",
-    "add_one",
-    "fail",
-    "tokens",
-    "chat",
-    "prompt_chat",
-    "prompt_only",
-    "parallel",
-    "ident",
-    "ident_messages",
-    "docs",
-    "person",
-    "configurable",
-    "config_echo",
-    "slow",
-    "slow_stream",
-    "slow_status",
-    "kill",
-    "block",
-    "pid",
-    "unencodable",
-]
+NAMES = ["kill", "block", "pid", "unencodable"]
 
 
 def chain_table(attribute: str, module: str = "contract_chains", **options) -> ChainTable:
@@ -60,11 +39,11 @@ def chain_table(attribute: str, module: str = "contract_chains", **options) -> C
 
 
 def contract_tables() -> dict[str, ChainTable]:
-    tables = {name: chain_table(name) for name in NAMES}
-    tables["config_echo_open"] = chain_table("config_echo", config_keys=OPEN)
-    tables["with_events"] = chain_table(
-        "with_events", config_keys=OPEN, include_callback_events=True
-    )
+    """The contract chains as their configuration has them, and some that misbehave."""
+    contract = tomllib.loads((Path(HERE) / "contract.toml").read_text())
+    tables = msgspec.convert(contract["chains"], dict[str, ChainTable])
+    tables |= {name: chain_table(name) for name in NAMES}
+    tables["unencodable_step"] = chain_table("unencodable_step", show_steps=True)
     tables["slow_limited"] = chain_table("slow", timeout_seconds=0.2)
     tables["broken"] = chain_table("chain", module="no_such_module_anywhere")
     return tables
@@ -116,7 +95,7 @@ class Front:
             Route(
                 "/chains/{name}/{rest:path}",
                 Door(self.door.handle, **made),
-                methods=["GET", "POST"],
+                methods=["GET", "POST", "PUT"],
             ),
         ]
         server = HttpServer(Entrance(routes, desk), server_table)

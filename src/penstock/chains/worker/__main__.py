@@ -114,6 +114,7 @@ def _server(spec: WorkerSpec) -> Server:
     from penstock.chains.worker.app import App  # noqa: PLC0415
     from penstock.chains.worker.chain import Chain  # noqa: PLC0415
     from penstock.chains.worker.identity import IdentityHook  # noqa: PLC0415
+    from penstock.chains.worker.langserve import LangServe  # noqa: PLC0415
     from penstock.chains.worker.runs import Runs  # noqa: PLC0415
 
     run_key = base64.b64decode(spec.run_key_base64)
@@ -129,7 +130,8 @@ def _server(spec: WorkerSpec) -> Server:
     # What is loaded stays: a collection need not look at LangChain's objects again and again.
     gc.collect()
     gc.freeze()
-    app = App(chains, frozenset(failed), Runs(spec.gateway_url, spec.runs_max), run_key)
+    runs = Runs(spec.gateway_url, spec.runs_max)
+    app = App(chains, frozenset(failed), LangServe(runs).endpoints(), run_key)
     return Server(
         uvicorn.Config(
             app,

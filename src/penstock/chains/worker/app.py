@@ -1,47 +1,32 @@
-"""The worker's ASGI application: the LangServe protocol for its chains, on a private socket.
+"""The worker's ASGI application: leads each request to its chain and endpoint, on a private socket.
 
 Routes are ``/{chain}/{endpoint}`` and ``/{chain}/c/{config_hash}/{endpoint}``. The only caller
 is the front, which has checked the key, the route and the body's size, and names the run in a
-signed header. Plain ASGI without a framework: there are six endpoints, and each is a table
-entry.
+signed header. Plain ASGI without a framework: an endpoint is an entry of a table, and each
+protocol brings its own entries (``langserve``, ``chat``).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
-from contextlib import aclosing
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from penstock.chains.spec import OUTCOME_HEADER, REQUEST_ID_HEADER
+from penstock.chains.spec import REQUEST_ID_HEADER
+from penstock.chains.worker.answer import Answer, Send
 from penstock.chains.worker.chain import Chain
-from penstock.chains.worker.config_hash import BadConfigHash, config_of
-from penstock.chains.worker.faults import ChainNotLoaded, InvalidInput
-from penstock.chains.worker.request_body import parse
-from penstock.chains.worker.runs import Order, Runs, identity_of_item
-from penstock.errors import CallError, Forbidden, InternalError, InvalidRequest, NotFound, NotServed
-from penstock.http.error_body import ErrorShape, render
+from penstock.chains.worker.faults import ChainNotLoaded
+from penstock.errors import CallError, Forbidden, InternalError, InvalidRequest, NotFound
 from penstock.http.run_identity import HEADER, verify
-from penstock.http.sse import comment, event
-from penstock.units import Outcome, RunIdentity
+from penstock.units import RunIdentity
 
 logger = logging.getLogger(__name__)
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
-Send = Callable[[Mapping[str, Any]], Awaitable[None]]
-
-BATCH_INPUTS_MAX = 1000
-PING_SECONDS = 15.0
-"""How long a stream may be silent; also how long its status is held back for a first chunk."""
-
-END = b"event: end\n\n"
-"""Without data: the JavaScript client would take data for a chunk."""
-
-NOT_SERVED = frozenset({"stream_log", "stream_events"})
 
 T = TypeVar("T")
 
@@ -62,15 +47,26 @@ class Request(msgspec.Struct):
     body: bytes
 
 
+class Endpoint(NamedTuple):
+    """What a route leads to: the method that it takes, and what answers it."""
+
+    method: str
+    answer: Callable[[Chain, Request, Answer], Coroutine[Any, Any, None]]
+
+
 class App:
     """ASGI application over the loaded chains. ``failed`` names those that could not be."""
 
     def __init__(
-        self, chains: Mapping[str, Chain], failed: frozenset[str], runs: Runs, run_key: bytes
+        self,
+        chains: Mapping[str, Chain],
+        failed: frozenset[str],
+        endpoints: Mapping[str, Endpoint],
+        run_key: bytes,
     ) -> None:
         self._chains = chains
         self._failed = failed
-        self._runs = runs
+        self._endpoints = endpoints
         self._run_key = run_key
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -125,22 +121,14 @@ class App:
 
     async def _answer(self, request: Request, answer: Answer) -> None:
         chain = self._chain(request.chain_name)
-        posts = {"invoke": self._invoke, "batch": self._batch, "stream": self._stream}
-        schemas = {"input_schema", "output_schema", "config_schema"}
-        if request.endpoint in NOT_SERVED:
-            raise NotServed(f"{request.endpoint} is not served; use stream or invoke")
-        allowed = "POST" if request.endpoint in posts else "GET"
-        if request.endpoint not in posts and request.endpoint not in schemas:
-            raise NotFound("no such endpoint; there are invoke, batch, stream and three schemas")
-        if request.method != allowed:
-            answer.headers["allow"] = allowed
-            raise InvalidRequest(f"{request.endpoint} takes {allowed}", status=405)
-        if request.endpoint in posts:
-            await posts[request.endpoint](chain, request, answer)
-        else:
-            settings = self._settings(chain, request, None)
-            schema = chain.json_schema(request.endpoint.removesuffix("_schema"), settings)
-            await answer.json(msgspec.json.encode(schema))
+        endpoint = self._endpoints.get(request.endpoint)
+        if endpoint is None:
+            known = ", ".join(sorted(self._endpoints))
+            raise NotFound(f"no such endpoint; there are {known}")
+        if request.method != endpoint.method:
+            answer.headers["allow"] = endpoint.method
+            raise InvalidRequest(f"{request.endpoint} takes {endpoint.method}", status=405)
+        await endpoint.answer(chain, request, answer)
 
     def _chain(self, name: str) -> Chain:
         chain = self._chains.get(name)
@@ -149,179 +137,6 @@ class App:
         if name in self._failed:
             raise ChainNotLoaded(f"the chain {name!r} failed to load; see the log")
         raise NotFound("no such chain")
-
-    def _settings(self, chain: Chain, request: Request, config: Any) -> Any:
-        try:
-            from_hash = config_of(request.config_hash)
-        except BadConfigHash as error:
-            raise InvalidRequest("Invalid config hash", code="invalid_config_hash") from error
-        return chain.rules.settings(from_hash, config, tenant=request.identity.tenant)
-
-    def _order(self, chain: Chain, request: Request) -> Order:
-        body = parse(request.body)
-        if "input" not in body:
-            raise InvalidInput.missing("input")
-        settings = self._settings(chain, request, body.get("config"))
-        return Order(
-            chain=chain,
-            input=chain.input(body["input"], settings),
-            settings=settings,
-            identity=identity_of_item(request.identity, settings, 0),
-            request_id=request.request_id,
-        )
-
-    async def _invoke(self, chain: Chain, request: Request, answer: Answer) -> None:
-        order = self._order(chain, request)
-        result = await self._runs.invoke(order)
-        document: dict[str, Any] = {
-            "output": msgspec.Raw(result.output),
-            "metadata": {"run_id": order.identity.run_id, "feedback_tokens": []},
-        }
-        if result.events is not None:
-            document["callback_events"] = result.events
-        await answer.json(msgspec.json.encode(document))
-
-    async def _batch(self, chain: Chain, request: Request, answer: Answer) -> None:
-        orders = self._orders(chain, request)
-        bounds = [order.settings.concurrency_max for order in orders]
-        concurrency_max = min((bound for bound in bounds if bound), default=None)
-        results = await self._runs.batch(orders, concurrency_max)
-        run_ids = [order.identity.run_id for order in orders]
-        document: dict[str, Any] = {
-            "output": [msgspec.Raw(result.output) for result in results],
-            "metadata": {
-                "responses": [{"run_id": run_id, "feedback_tokens": []} for run_id in run_ids],
-                "run_ids": run_ids,
-            },
-        }
-        if chain.table.include_callback_events:
-            document["callback_events"] = [result.events or [] for result in results]
-        await answer.json(msgspec.json.encode(document))
-
-    def _orders(self, chain: Chain, request: Request) -> list[Order]:
-        body = parse(request.body)
-        if "inputs" not in body:
-            raise InvalidInput.missing("inputs")
-        inputs = body["inputs"]
-        if not isinstance(inputs, list):
-            raise InvalidInput("inputs must be a list")
-        if len(inputs) > BATCH_INPUTS_MAX:
-            raise InvalidInput(
-                f"a batch of {len(inputs)} inputs; at most {BATCH_INPUTS_MAX}: send several"
-            )
-        configs = body.get("config")
-        one_each: list[Any] | None = configs if isinstance(configs, list) else None
-        if one_each is not None and len(one_each) != len(inputs):
-            raise InvalidInput(
-                f"Number of configs ({len(one_each)}) must match number of inputs ({len(inputs)})"
-            )
-        orders = []
-        for index, value in enumerate(inputs):
-            config = configs if one_each is None else one_each[index]
-            settings = self._settings(chain, request, config)
-            if one_each is None and index > 0:
-                # One config for all names one run: the first.
-                settings.run_id = None
-            orders.append(
-                Order(
-                    chain=chain,
-                    input=chain.input(value, settings),
-                    settings=settings,
-                    identity=identity_of_item(request.identity, settings, index),
-                    request_id=request.request_id,
-                )
-            )
-        return orders
-
-    async def _stream(self, chain: Chain, request: Request, answer: Answer) -> None:
-        order = self._order(chain, request)
-        metadata = msgspec.json.encode({"run_id": order.identity.run_id})
-        began = False
-        try:
-            async with aclosing(self._runs.stream(order)) as chunks:
-                async for chunk in pinged(chunks):
-                    await answer.start_stream()
-                    if chunk is None:
-                        await answer.write(comment("ping"))
-                        continue
-                    if not began:
-                        began = True
-                        await answer.write(event("metadata", metadata))
-                    await answer.write(event("data", chunk))
-        except CallError as error:
-            if not answer.started:
-                raise
-            await answer.write(event("error", _late(error)))
-        else:
-            await answer.start_stream()
-            if not began:
-                await answer.write(event("metadata", metadata))
-            await answer.write(END)
-        await answer.finish()
-
-
-class Answer:
-    """Writes one answer to the front."""
-
-    def __init__(self, send: Send, request_id: str) -> None:
-        self._send = send
-        self._request_id = request_id
-        self.started = False
-        self.headers: dict[str, str] = {}
-
-    async def json(self, body: bytes) -> None:
-        """A whole answer of status 200."""
-        await self._whole(200, Outcome.SUCCESS, {"content-type": "application/json"}, body)
-
-    async def error(self, error: CallError) -> None:
-        """A whole answer that is an error; late in a stream, its last event."""
-        if self.started:
-            await self.write(event("error", _late(error)))
-            await self.finish()
-            return
-        status, headers, body = render(error, ErrorShape.PROBLEM, self._request_id)
-        if isinstance(error, InvalidInput):
-            # The protocol's clients look for pydantic's list here, not for RFC 9457's text.
-            body = msgspec.json.encode({**msgspec.json.decode(body), "detail": error.details})
-        await self._whole(status, error.outcome, {**headers, **self.headers}, body)
-
-    async def start_stream(self) -> None:
-        """Send the head of an event stream, unless it was sent."""
-        if not self.started:
-            headers = {
-                "content-type": "text/event-stream",
-                "cache-control": "no-cache",
-                "x-accel-buffering": "no",
-            }
-            await self._head(200, Outcome.SUCCESS, headers)
-
-    async def write(self, data: bytes) -> None:
-        """A part of the body; waits while the front does not take it."""
-        await self._send({"type": "http.response.body", "body": data, "more_body": True})
-
-    async def finish(self) -> None:
-        """The end of the body."""
-        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
-
-    async def _whole(
-        self, status: int, outcome: Outcome, headers: Mapping[str, str], body: bytes
-    ) -> None:
-        await self._head(status, outcome, {**headers, "content-length": str(len(body))})
-        await self._send({"type": "http.response.body", "body": body, "more_body": False})
-
-    async def _head(self, status: int, outcome: Outcome, headers: Mapping[str, str]) -> None:
-        self.started = True
-        all_headers = {**headers, OUTCOME_HEADER: outcome.value}
-        await self._send(
-            {
-                "type": "http.response.start",
-                "status": status,
-                "headers": [
-                    (name.encode("latin-1"), value.encode("latin-1"))
-                    for name, value in all_headers.items()
-                ],
-            }
-        )
 
 
 async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
@@ -342,36 +157,3 @@ async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
         watcher.cancel()
         task.cancel()
         await asyncio.wait({task, watcher})
-
-
-async def pinged(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes | None]:
-    """The chunks, and None whenever there was none for PING_SECONDS."""
-    upcoming: asyncio.Task[bytes] | None = None
-    try:
-        while True:
-            if upcoming is None:
-                upcoming = asyncio.create_task(_next(chunks))
-            await asyncio.wait({upcoming}, timeout=PING_SECONDS)
-            if not upcoming.done():
-                yield None
-                continue
-            finished, upcoming = upcoming, None
-            try:
-                chunk = finished.result()
-            except StopAsyncIteration:
-                return
-            yield chunk
-    finally:
-        if upcoming is not None:
-            upcoming.cancel()
-            await asyncio.wait({upcoming})
-
-
-async def _next(chunks: AsyncIterator[bytes]) -> bytes:
-    return await anext(chunks)
-
-
-def _late(error: CallError) -> bytes:
-    return msgspec.json.encode(
-        {"status_code": error.status, "message": error.message, "code": error.code}
-    )

@@ -8,7 +8,7 @@ before, at C speed: many values, and numbers with a long exponent, which cost it
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import msgspec
@@ -23,8 +23,8 @@ LONG_EXPONENTS_MAX = 1000
 _LONG_EXPONENT = re.compile(rb"[eE][+-]?[0-9]{3}")
 
 
-def parse(body: bytes) -> dict[str, Any]:
-    """The body as an object. Raises InvalidInput."""
+def parse(body: bytes, kwargs_known: Collection[str] = ()) -> dict[str, Any]:
+    """The body as an object; ``kwargs_known`` may stand in its ``kwargs``. Raises InvalidInput."""
     _check_cost(body)
     try:
         document = msgspec.json.decode(body)
@@ -33,11 +33,22 @@ def parse(body: bytes) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise InvalidInput("the body must be a JSON object")
     _check_bounds(document)
-    # Stock clients always send this field, empty; the protocol has no use for it.
+    # Stock clients always send this field, mostly empty.
     kwargs = document.get("kwargs")
-    if any(kwargs) if isinstance(kwargs, list) else kwargs:
+    unknown = kwargs
+    if isinstance(kwargs, list):
+        unknown = any(kwargs)
+    elif isinstance(kwargs, dict):
+        unknown = kwargs.keys() - set(kwargs_known)
+    if unknown:
         raise InvalidInput("kwargs are not supported: put options into config.configurable")
     return document
+
+
+def kwargs_of(document: dict[str, Any]) -> dict[str, Any]:
+    """The ``kwargs`` of a parsed body that names some, else none."""
+    kwargs = document.get("kwargs")
+    return kwargs if isinstance(kwargs, dict) else {}
 
 
 def _check_cost(body: bytes) -> None:

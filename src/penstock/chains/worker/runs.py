@@ -11,10 +11,12 @@ import asyncio
 import contextvars
 import logging
 import uuid
-from collections.abc import AsyncGenerator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, TypeVar
 
 import msgspec
+from langchain_core.runnables import RunnableConfig
 
 from penstock.chains.worker.callback_events import EventRecorder
 from penstock.chains.worker.chain import Chain
@@ -49,6 +51,42 @@ class Order(msgspec.Struct, frozen=True):
     identity: RunIdentity
     request_id: str
 
+    def config(self) -> RunnableConfig:
+        """What the runnable is called with."""
+        return self.chain.config(self.settings, self.identity.run_id)
+
+
+Source = Callable[[Order], AsyncGenerator[bytes, None]]
+"""How a stream looks at a run: calls the runnable, and yields encoded pieces. Each protocol and
+each of its views is one: ``output_chunks`` here, events and logs in ``steps``."""
+
+
+async def output_chunks(order: Order) -> AsyncGenerator[bytes, None]:
+    """The chunks of the run's output."""
+    chunks = order.chain.runnable.astream(order.input, order.config())
+    async with closed_at_once(chunks):
+        async for chunk in chunks:
+            yield encode(chunk)
+
+
+@asynccontextmanager
+async def closed_at_once(chunks: AsyncIterator[Any]) -> AsyncIterator[None]:
+    """A generator that is left in the middle is to see it now, not when it is collected."""
+    try:
+        yield
+    finally:
+        close = getattr(chunks, "aclose", None)
+        if close is not None:
+            await close()
+
+
+async def _into(
+    items: asyncio.Queue[bytes | CallError | None], source: Source, order: Order
+) -> None:
+    async with aclosing(source(order)) as pieces:
+        async for piece in pieces:
+            await items.put(piece)
+
 
 class Runs:
     """The runs of one worker."""
@@ -77,8 +115,8 @@ class Runs:
             raise first from group_error
         return [task.result() for task in tasks]
 
-    async def stream(self, order: Order) -> AsyncGenerator[bytes, None]:
-        """The encoded chunks of one run. Raises CallError, before or between chunks.
+    async def stream(self, order: Order, source: Source) -> AsyncGenerator[bytes, None]:
+        """What ``source`` makes of one run, piece by piece. Raises CallError, before or between.
 
         The chain runs in a task of its own, so that its context variables stay put, and is
         cancelled when the iterator is closed.
@@ -88,7 +126,7 @@ class Runs:
         async def produce() -> None:
             end = None
             try:
-                await self._guarded(order, self._chunks_into(order, items))
+                await self._guarded(order, _into(items, source, order))
             except CallError as error:
                 end = error
             await items.put(end)
@@ -104,26 +142,12 @@ class Runs:
             await asyncio.wait({producer})
 
     async def _output(self, order: Order) -> Result:
-        config = order.chain.config(order.settings, order.identity.run_id)
+        config = order.config()
         recorder = EventRecorder() if order.chain.table.include_callback_events else None
         if recorder is not None:
             config["callbacks"] = [recorder]
         output = encode(await order.chain.runnable.ainvoke(order.input, config))
         return Result(output, recorder.events if recorder else None)
-
-    async def _chunks_into(
-        self, order: Order, items: asyncio.Queue[bytes | CallError | None]
-    ) -> None:
-        config = order.chain.config(order.settings, order.identity.run_id)
-        chunks = order.chain.runnable.astream(order.input, config)
-        try:
-            async for chunk in chunks:
-                await items.put(encode(chunk))
-        finally:
-            # A generator that is left in the middle is to see it now, not when it is collected.
-            close = getattr(chunks, "aclose", None)
-            if close is not None:
-                await close()
 
     async def _guarded(self, order: Order, work: Coroutine[Any, Any, T]) -> T:
         """``work`` within the chain's time limit, with its exceptions as CallErrors."""
