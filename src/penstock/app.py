@@ -115,12 +115,18 @@ class Service:
         self._calls.targets = targets_of(config, self._loaded.secrets)
         self._ledger = Ledger(self._writer, self._metrics.ledger_rows_lost)
         self._accounts = Accounts(self._ledger, time.time, time.monotonic)
-        self._gateway = GatewayCalls(
-            self._calls, Estimator(), self._desk, config.classes, self._run_key, self._accounts
-        )
-        self._models = ModelList(models_by_kind(config), time.time())
         self._pool = WorkerPool(config.workers)
         self._chains = ChainsDoor(self._pool, config.chains, config.classes, self._run_key)
+        self._gateway = GatewayCalls(
+            self._calls,
+            Estimator(),
+            self._desk,
+            config.classes,
+            self._run_key,
+            self._accounts,
+            chains=self._chains,
+        )
+        self._models = ModelList(models_by_kind(config), time.time(), chains=self._chains)
         self._server = HttpServer(Entrance(self._routes(), self._desk), config.server)
         self._watch_over(self._dispatcher.run(), "the dispatcher")
         await self._server.start()

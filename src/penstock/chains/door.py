@@ -13,32 +13,22 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import aiohttp
 import msgspec
-from yarl import URL
 
-from penstock.chains.event_frames import ErrorEvent, EventFrames
-from penstock.chains.process import WorkerProcess
-from penstock.chains.spec import OUTCOME_HEADER, REQUEST_ID_HEADER
+from penstock.chains.call import Call, Ending
+from penstock.chains.spec import CHAT_ENDPOINT
 from penstock.chains.supervisor import WorkerPool
 from penstock.config.model import ChainTable, ClassTable
-from penstock.errors import (
-    CallError,
-    ChainFailed,
-    Forbidden,
-    InternalError,
-    InvalidRequest,
-    NotFound,
-    WorkerLost,
-)
+from penstock.errors import ChainFailed, Forbidden, InternalError, InvalidRequest, NotFound
 from penstock.http.auth import Principal
 from penstock.http.door import while_connected
+from penstock.http.error_body import ErrorShape
 from penstock.http.exchange import Exchange
-from penstock.http.run_identity import HEADER, sign
-from penstock.http.sse import event
+from penstock.http.run_identity import sign
 from penstock.http.urgency import Urgency, urgency
+from penstock.providers.base import ParsedCall
 from penstock.units import Outcome, RunIdentity
 
 ROUTE = re.compile(r"(?:c/[A-Za-z0-9+$-]{1,4096}/)?([a-z_]{1,32})/?\Z")
@@ -56,12 +46,12 @@ LANGSMITH_METHODS = {
 OVERTIME_SECONDS = 10.0
 """What a worker gets beyond a run's time limit to say so itself; then its loop must be blocked."""
 
-PASSED_HEADERS = ("retry-after", "retry-after-ms", "x-should-retry", "allow")
-STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
-EVENT_STREAM = "text/event-stream"
+CHAIN_MODEL_PREFIX = "chain:"
 
-LOST_MESSAGE = "the worker process of this chain died; the run is lost, others are not affected"
-
+DEADLINE_MESSAGE = (
+    "the deadline that this request names passed while the chain ran, so it was cancelled; "
+    "ask for a later one"
+)
 BLOCKED_MESSAGE = "the chain took longer than its timeout_seconds, and its worker is blocked"
 
 
@@ -106,18 +96,53 @@ class ChainsDoor:
 
     async def handle(self, exchange: Exchange) -> Outcome:
         """``/chains/{name}/{rest}``: run the chain, or ask for its schemas."""
-        arrival = self._clock()
-        principal = _principal(exchange)
         name = exchange.path_params["name"]
-        table = self._chain(principal, name)
+        table = self._chain(_principal(exchange), name)
         route = ROUTE.match(exchange.path_params["rest"])
         if route is None:
             raise NotFound("no such route under this chain; there are invoke, batch and stream")
         _check_needs_no_langsmith(exchange, route[1])
-        wish = urgency(
-            principal, exchange.headers, self._classes, arrival, default=table.class_default
+        limit_seconds = table.timeout_seconds if route[1] in ONE_RUN else None
+        return await self._pass(exchange, name, route[0].rstrip("/"), limit_seconds)
+
+    def chat_models(self, principal: Principal) -> frozenset[str]:
+        """The chains that this key may call as models, by the models' names."""
+        return frozenset(
+            CHAIN_MODEL_PREFIX + name
+            for name in self._pool.chat_chains & self._chains.keys()
+            if principal.chains is None or name in principal.chains
         )
-        rank = self._classes[wish.class_name].rank
+
+    async def complete(self, exchange: Exchange, call: ParsedCall) -> Outcome:
+        """A chat completion whose model is a chain. Raises CallError."""
+        principal = _principal(exchange)
+        if principal.internal:
+            # Places are few: runs that wait for runs behind them would wait for each other.
+            raise Forbidden("a chain cannot call a chain as a model: import it", param="model")
+        name = call.model.removeprefix(CHAIN_MODEL_PREFIX)
+        table = self._chain(principal, name)
+        return await self._pass(exchange, name, CHAT_ENDPOINT, table.timeout_seconds, call)
+
+    async def _pass(
+        self,
+        exchange: Exchange,
+        name: str,
+        route: str,
+        limit_seconds: float | None,
+        completion: ParsedCall | None = None,
+    ) -> Outcome:
+        """Lease a worker, let the request through, and end the answer."""
+        arrival = self._clock()
+        principal = _principal(exchange)
+        wish = urgency(
+            principal,
+            exchange.headers,
+            self._classes,
+            arrival,
+            priority=None if completion is None else completion.priority,
+            service_tier=None if completion is None else completion.service_tier,
+            default=self._chains[name].class_default,
+        )
         identity = RunIdentity(
             run_id=str(uuid.uuid4()),
             chain=name,
@@ -130,17 +155,17 @@ class ChainsDoor:
         exchange.facts.update({"class": wish.class_name, "chain": name, "run": identity.run_id})
         exchange.response_headers["penstock-class"] = wish.class_name
         body = await exchange.body()
-        call = _Call(exchange, name, route[0].rstrip("/"), body, sign(identity, self._run_key))
-        limit_seconds = table.timeout_seconds + OVERTIME_SECONDS if route[1] in ONE_RUN else None
+        shape = ErrorShape.OPENAI if completion else ErrorShape.PROBLEM
+        call = Call(exchange, name, route, body, sign(identity, self._run_key), shape)
+        rank = self._classes[wish.class_name].rank
+        limit = _Limit(identity.deadline, limit_seconds, self._clock)
         # What ends the answer stays outside: having it whole looks like a hang-up from inside.
         try:
-            ending = await while_connected(
-                exchange, self._run(call, rank, wish.deadline, limit_seconds)
-            )
+            ending = await while_connected(exchange, self._run(call, rank, wish.deadline, limit))
         except ChainFailed as error:
             if not exchange.started:
                 raise
-            ending = _Ending(outcome=error.outcome, last_event=_late(error), torn=call.torn)
+            ending = call.broken_off(error)
         return await ending.send(exchange)
 
     def _chain(self, principal: Principal, name: str) -> ChainTable:
@@ -159,9 +184,7 @@ class ChainsDoor:
             return None
         return wish.deadline
 
-    async def _run(
-        self, call: _Call, rank: int, deadline: float | None, limit_seconds: float | None
-    ) -> _Ending:
+    async def _run(self, call: Call, rank: int, deadline: float | None, limit: _Limit) -> Ending:
         began = self._clock()
         while True:
             async with self._pool.lease(rank, deadline) as worker:
@@ -170,104 +193,42 @@ class ChainsDoor:
                 call.exchange.response_headers["penstock-wait-ms"] = str(wait_ms)
                 call.exchange.outcome_if_gone = Outcome.CANCELLED_SENT
                 try:
-                    async with asyncio.timeout(limit_seconds):
+                    async with asyncio.timeout(limit.seconds_left()):
                         return await call.through(worker)
                 except aiohttp.ClientConnectorError:
                     # It died, and its place has not noticed yet. Nothing was sent.
                     worker.condemn()
                 except TimeoutError as error:
-                    blocked = ChainFailed(BLOCKED_MESSAGE, status=504, code="chain_timeout")
-                    raise blocked from error
+                    raise limit.reached() from error
 
 
-class _Ending(msgspec.Struct):
-    """What is left to send: a whole answer, or the end of a stream."""
+class _Limit:
+    """How long a run may take: until its caller's deadline, and the chain's own time limit.
 
-    outcome: Outcome
-    whole: tuple[int, bytes, str] | None = None
-    last_event: bytes = b""
-    torn: bool = False
-
-    async def send(self, exchange: Exchange) -> Outcome:
-        if self.whole is not None:
-            await exchange.respond(*self.whole)
-        elif self.torn:
-            exchange.abort()
-            exchange.finished = True
-        else:
-            await exchange.write(self.last_event)
-            await exchange.finish()
-        return self.outcome
-
-
-class _Call:
-    """One request on its way through a worker."""
+    The worker itself keeps the chain's limit; that it has not done so means that it is blocked.
+    """
 
     def __init__(
-        self, exchange: Exchange, chain: str, route: str, body: bytes, identity: str
+        self, deadline: float | None, run_seconds: float | None, clock: Callable[[], float]
     ) -> None:
-        self.exchange = exchange
-        self.torn = False
-        self._url = URL.build(scheme="http", host="worker", path=f"/{chain}/{route}", encoded=True)
-        self._body = body
-        self._headers = {
-            "content-type": "application/json",
-            HEADER: identity,
-            REQUEST_ID_HEADER: exchange.request_id,
-        }
+        self._deadline = deadline
+        self._run_seconds = run_seconds
+        self._clock = clock
 
-    async def through(self, worker: WorkerProcess) -> _Ending:
-        """Send it and pass the answer on.
+    def seconds_left(self) -> float | None:
+        """For a run that begins now; None where nothing bounds it."""
+        bounds = []
+        if self._deadline is not None:
+            bounds.append(max(0.0, self._deadline - self._clock()))
+        if self._run_seconds is not None:
+            bounds.append(self._run_seconds + OVERTIME_SECONDS)
+        return min(bounds, default=None)
 
-        Raises ClientConnectorError when nothing was sent, WorkerLost when it was.
-        """
-        frames = EventFrames()
-        try:
-            async with worker.session.request(
-                self.exchange.scope["method"],
-                self._url,
-                data=self._body,
-                headers=self._headers,
-                allow_redirects=False,
-            ) as answer:
-                self._copy_headers(answer)
-                if answer.content_type != EVENT_STREAM:
-                    content = await answer.read()
-                    return _Ending(
-                        outcome=_outcome(answer.headers.get(OUTCOME_HEADER, "")),
-                        whole=(answer.status, content, answer.headers["content-type"]),
-                    )
-                await self._stream(answer, frames)
-        except aiohttp.ClientConnectorError:
-            raise
-        except (aiohttp.ClientError, ConnectionError) as error:
-            self.torn = frames.torn
-            raise WorkerLost(LOST_MESSAGE) from error
-        return _Ending(outcome=_outcome_of_stream(frames.error))
-
-    async def _stream(self, answer: aiohttp.ClientResponse, frames: EventFrames) -> None:
-        await self.exchange.start(answer.status, EVENT_STREAM)
-        async for chunk in answer.content.iter_any():
-            events = frames.feed(chunk)
-            if events:
-                await self.exchange.write(events)
-
-    def _copy_headers(self, answer: aiohttp.ClientResponse) -> None:
-        headers = self.exchange.response_headers
-        for name in PASSED_HEADERS:
-            if name in answer.headers:
-                headers[name] = answer.headers[name]
-        if answer.content_type == EVENT_STREAM:
-            headers.update(STREAM_HEADERS)
-
-
-def _late(error: CallError) -> bytes:
-    data: dict[str, Any] = {
-        "status_code": error.status,
-        "message": error.message,
-        "code": error.code,
-    }
-    return event("error", msgspec.json.encode(data))
+    def reached(self) -> ChainFailed:
+        """What the caller is told."""
+        if self._deadline is not None and self._clock() >= self._deadline:
+            return ChainFailed(DEADLINE_MESSAGE, status=504, code="deadline_exceeded")
+        return ChainFailed(BLOCKED_MESSAGE, status=504, code="chain_timeout")
 
 
 def _check_needs_no_langsmith(exchange: Exchange, endpoint: str) -> None:
@@ -281,23 +242,6 @@ def _check_needs_no_langsmith(exchange: Exchange, endpoint: str) -> None:
         f"{endpoint} hands data to LangSmith, which this service does not use",
         code="langsmith_only",
     )
-
-
-def _outcome(text: str) -> Outcome:
-    try:
-        return Outcome(text)
-    except ValueError:
-        return Outcome.INTERNAL
-
-
-def _outcome_of_stream(error: ErrorEvent | None) -> Outcome:
-    if error is None:
-        return Outcome.SUCCESS
-    if error.status_code == 429:
-        return Outcome.UPSTREAM_RATE_LIMITED
-    if error.code.startswith("upstream"):
-        return Outcome.UPSTREAM_UNAVAILABLE
-    return Outcome.CHAIN_FAILED
 
 
 def _principal(exchange: Exchange) -> Principal:

@@ -11,8 +11,14 @@ from typing import Final
 
 import msgspec
 
+from penstock.http.error_body import ErrorShape
+
 SEPARATOR: Final = b"\n\n"
-ERROR_HEAD: Final = b"event: error\n"
+ERROR_HEADS: Final = {
+    ErrorShape.PROBLEM: b"event: error\n",
+    ErrorShape.OPENAI: b'data: {"type":"urn:penstock:error:',
+}
+"""How ``late_error`` begins; in the other shape no event of a run's own begins so."""
 HELD_BYTES_MAX: Final = 4 * 1024 * 1024
 """An event larger than this passes in parts; should its worker die then, the stream breaks off."""
 
@@ -25,10 +31,22 @@ class ErrorEvent(msgspec.Struct, frozen=True):
     code: str = ""
 
 
+class _Error(msgspec.Struct, frozen=True):
+    code: str = ""
+
+
+class _Problem(msgspec.Struct, frozen=True):
+    status: int = 500
+    detail: str = ""
+    error: _Error = _Error()
+
+
 class EventFrames:
     """Reads one stream. ``error`` is its error event, once seen; ``torn``: half an event passed."""
 
-    def __init__(self) -> None:
+    def __init__(self, shape: ErrorShape = ErrorShape.PROBLEM) -> None:
+        self._shape = shape
+        self._error_head = ERROR_HEADS[shape]
         self.error: ErrorEvent | None = None
         self.torn = False
         self._held = bytearray()
@@ -42,7 +60,7 @@ class EventFrames:
         if end >= 0:
             whole = bytes(self._held[: end + len(SEPARATOR)])
             del self._held[: end + len(SEPARATOR)]
-            if not self.torn and ERROR_HEAD in whole:
+            if not self.torn and self._error_head in whole:
                 self._look_for_error(whole)
             self.torn = False
             return whole
@@ -55,10 +73,14 @@ class EventFrames:
 
     def _look_for_error(self, events: bytes) -> None:
         for one in events.split(SEPARATOR):
-            if not one.startswith(ERROR_HEAD):
+            if not one.startswith(self._error_head):
                 continue
-            data = one.removeprefix(ERROR_HEAD).removeprefix(b"data: ")
+            data = one[one.index(b"data: ") + len(b"data: ") :]
             try:
-                self.error = msgspec.json.decode(data, type=ErrorEvent)
-            except msgspec.DecodeError:
+                if self._shape is ErrorShape.OPENAI:
+                    problem = msgspec.json.decode(data, type=_Problem)
+                    self.error = ErrorEvent(problem.status, problem.detail, problem.error.code)
+                else:
+                    self.error = msgspec.json.decode(data, type=ErrorEvent)
+            except (msgspec.DecodeError, ValueError):
                 self.error = ErrorEvent()

@@ -49,6 +49,7 @@ class WorkerProcess:
         self.blocked = False
         self._condemned = False
         self.problems: dict[str, str] = {}
+        self.chat_chains: frozenset[str] = frozenset()
         self.idle = asyncio.Event()
         self.idle.set()
         self._spec = spec
@@ -239,6 +240,7 @@ class WorkerProcess:
             logger.error("%s: chain %s failed to load: %s", self.name, said.chain, said.problem)
         elif isinstance(said, Ready):
             logger.info("%s is ready after %.1f CPU-s", self.name, said.start_cpu_seconds)
+            self.chat_chains = frozenset(said.chat_chains)
             self._heard_ready.set()
 
     def _log(self, line: bytes) -> None:

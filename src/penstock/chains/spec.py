@@ -19,6 +19,10 @@ OUTCOME_HEADER = "penstock-outcome"
 """The worker's own word for how an answer ended (``units.Outcome``); not passed on."""
 
 
+CHAT_ENDPOINT = "chat.completion"
+"""The worker's endpoint for a chain that is called as a model; callers' routes have no dots."""
+
+
 class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     """All that a worker is told; ``run_key_base64`` signs and verifies run identities."""
 
@@ -43,11 +47,12 @@ class Problem(msgspec.Struct, frozen=True, tag="problem"):
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
-    """The worker answers on its socket."""
+    """The worker answers on its socket; ``chat_chains`` can be called as models."""
 
     pid: int
     chains: list[str]
     start_cpu_seconds: float
+    chat_chains: list[str] = []
 
 
 class LogLine(msgspec.Struct, frozen=True):

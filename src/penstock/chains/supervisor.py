@@ -99,6 +99,12 @@ class WorkerPool:
                 found.update(place.worker.problems)
         return found
 
+    @property
+    def chat_chains(self) -> frozenset[str]:
+        """The chains that can be called as models, as far as a worker has loaded them."""
+        workers = (place.worker for place in self._places)
+        return frozenset().union(*(worker.chat_chains for worker in workers if worker))
+
     def view(self) -> list[WorkerView]:
         """All workers, for the live view."""
         return [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Protocol
 
 import msgspec
 
@@ -15,6 +16,7 @@ from penstock.errors import CallError, InternalError, NotFound
 from penstock.gateway.accounts import Account, Accounts
 from penstock.gateway.large_bodies import LargeBodies
 from penstock.gateway.who import Caller, caller_of, check_model
+from penstock.http.auth import Principal
 from penstock.http.door import Desk, ErrorShape, while_connected
 from penstock.http.error_body import document
 from penstock.http.exchange import Exchange
@@ -29,6 +31,19 @@ STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 ADAPTER_OF = {endpoint: adapter for adapter in ADAPTERS.values() for endpoint in adapter.endpoints}
 
 
+class ChainModels(Protocol):
+    """Chains that are called as if they were models: ``chain:NAME``, in chat completions."""
+
+    def chat_models(self, principal: Principal) -> frozenset[str]:
+        """The names of those that this key may call."""
+
+    async def complete(self, exchange: Exchange, call: ParsedCall) -> Outcome:
+        """Answer the whole request. Raises CallError."""
+
+
+CHAIN_PREFIX = "chain:"
+
+
 class GatewayCalls:
     """Answers the endpoints of every protocol. ``classes`` is replaced on a reload."""
 
@@ -40,7 +55,9 @@ class GatewayCalls:
         classes: Mapping[str, ClassTable],
         run_key: bytes,
         accounts: Accounts,
+        chains: ChainModels | None = None,
     ) -> None:
+        self._chains = chains
         self.classes = classes
         self._calls = calls
         self._estimator = estimator
@@ -62,6 +79,9 @@ class GatewayCalls:
         adapter = ADAPTER_OF[endpoint]
         body = await exchange.body()
         call = await self._large.run(body, partial(adapter.parse, endpoint, body))
+        if self._chains and endpoint is Endpoint.CHAT and call.model.startswith(CHAIN_PREFIX):
+            exchange.at_end = None  # a run is no call; those that it makes leave rows
+            return await self._chains.complete(exchange, call)
         check_model(caller.principal, call.model)
         self._check_served(adapter, call)
         forecast = await self._large.run(

@@ -11,6 +11,7 @@ import msgspec
 from penstock.config.model import Config
 from penstock.dispatch.planning import public_models
 from penstock.errors import InternalError, NotFound
+from penstock.gateway.calls import ChainModels
 from penstock.http.auth import Principal
 from penstock.http.error_body import ErrorShape, shape_for
 from penstock.http.exchange import Exchange
@@ -25,8 +26,14 @@ class ModelList:
     ``since`` is Unix time: clients expect a creation date, and this is the service's.
     """
 
-    def __init__(self, models: Mapping[str, frozenset[str]], since: float) -> None:
+    def __init__(
+        self,
+        models: Mapping[str, frozenset[str]],
+        since: float,
+        chains: ChainModels | None = None,
+    ) -> None:
         self.models = models
+        self._chains = chains
         self._since = since
 
     async def list(self, exchange: Exchange) -> Outcome:
@@ -56,8 +63,10 @@ class ModelList:
     def _allowed(self, exchange: Exchange) -> frozenset[str]:
         if exchange.principal is None:
             raise InternalError("the model list was opened without a key")
-        served = self.models.get("anthropic" if _is_anthropic(exchange) else "openai", frozenset())
-        return _scoped(served, exchange.principal)
+        if _is_anthropic(exchange):
+            return _scoped(self.models.get("anthropic", frozenset()), exchange.principal)
+        chains = self._chains.chat_models(exchange.principal) if self._chains else frozenset()
+        return _scoped(self.models.get("openai", frozenset()), exchange.principal) | chains
 
     def _openai(self, name: str) -> dict[str, Any]:
         return {"id": name, "object": "model", "created": int(self._since), "owned_by": OWNER}

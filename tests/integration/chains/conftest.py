@@ -31,7 +31,7 @@ CLASSES = {
     "standard": ClassTable(rank=1),
     "batch": ClassTable(rank=2),
 }
-NAMES = ["kill", "block", "pid", "unencodable"]
+NAMES = ["kill", "block", "pid", "unencodable", "untold"]
 
 
 def chain_table(attribute: str, module: str = "contract_chains", **options) -> ChainTable:

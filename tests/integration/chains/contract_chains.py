@@ -9,8 +9,9 @@ import json
 import os
 import signal
 import time
+import typing
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from typing import Annotated, Any
 
 from langchain_core.documents import Document
 from langchain_core.language_models.chat_models import BaseChatModel
@@ -26,7 +27,11 @@ from langchain_core.runnables import (
     RunnableParallel,
     RunnablePassthrough,
 )
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import END, START, StateGraph
+from langgraph.graph.message import add_messages
 from pydantic import BaseModel
+from typing_extensions import TypedDict
 
 
 class EchoChat(BaseChatModel):
@@ -180,6 +185,34 @@ def _config_echo(_value: Any, config: RunnableConfig) -> dict:
     }
 
 
+class Conversation(TypedDict):
+    messages: Annotated[list[AnyMessage], add_messages]
+
+
+def _graph():
+    """Two models after one another, as agents have it; the first one's text is not the last."""
+    graph = StateGraph(Conversation)
+
+    async def think(state):
+        return {"messages": [await EchoChat(prefix="thought").ainvoke(state["messages"])]}
+
+    async def say(state):
+        return {"messages": [AIMessage(f"said {state['messages'][0].text}", id="said-1")]}
+
+    graph.add_node("think", think)
+    graph.add_node("say", say)
+    graph.add_edge(START, "think")
+    graph.add_edge("think", "say")
+    graph.add_edge("say", END)
+    return graph
+
+
+class Untold(typing.TypedDict):
+    """Which pydantic makes no schema of before Python 3.12."""
+
+    text: str
+
+
 class Person(BaseModel):
     name: str
     age: int
@@ -259,3 +292,10 @@ block_loop = RunnableLambda(_block_loop)
 pid = RunnableLambda(_pid)
 unencodable = RunnableLambda(_unencodable)
 unencodable_step = RunnableLambda(_unencodable) | RunnableLambda(lambda _: "well")
+graph = _graph().compile()
+graph_with_memory = _graph().compile(checkpointer=InMemorySaver())
+state = RunnableLambda(lambda state: state).with_types(
+    input_type=Conversation, output_type=Conversation
+)
+untold = StateGraph(Untold).add_node("shout", lambda told: {"text": told["text"].upper()})
+untold = untold.add_edge(START, "shout").compile()

@@ -136,6 +136,14 @@ def test_schemas_are_bare_json_schema(http):
     assert {"llm", "template"} == set(config["$defs"]["Configurable"]["properties"])
 
 
+def test_a_chain_whose_annotations_make_no_schema_runs_and_says_that_it_has_none(http):
+    answer = http.post("/untold/invoke", json={"input": {"text": "a"}})
+    assert {"text": "A"} == answer.json()["output"]
+    schema = http.get("/untold/input_schema")
+    assert 200 == schema.status_code
+    assert {"text"} == set(schema.json().get("properties", {"text": "unknown"}))
+
+
 # The client reads pydantic's model_fields from an instance, which is going out of fashion.
 @pytest.mark.filterwarnings("ignore:Accessing the 'model_fields'")
 def test_callback_events_bring_token_counts_to_the_caller_where_the_chain_tells_them(remote, http):

@@ -90,29 +90,32 @@ def main() -> int:
     _log_to_stderr(spec.log_level)
     point_at_gateway(os.environ, spec.gateway_url, spec.gateway_key)
     sys.path[:0] = spec.path
-    server = _server(spec)
+    chat_chains, server = _server(spec)
     threading.Thread(target=_stop_when_orphaned, args=[server], daemon=True).start()
     listener = _listen(spec.socket_path)
-    asyncio.run(_serve(server, listener, spec))
+    asyncio.run(_serve(server, listener, spec, chat_chains))
     return 0
 
 
-async def _serve(server: Server, listener: socket.socket, spec: WorkerSpec) -> None:
+async def _serve(
+    server: Server, listener: socket.socket, spec: WorkerSpec, chat_chains: list[str]
+) -> None:
     # Synchronous chains run in threads, for as long as their LLM calls wait.
     threads = ThreadPoolExecutor(spec.runs_max, thread_name_prefix="chain")
     loop = asyncio.get_running_loop()
     loop.set_default_executor(threads)
     loop.set_exception_handler(log_unhandled)
     # The socket listens already: whoever connects now is answered as soon as the loop turns.
-    _say(Ready(os.getpid(), sorted(spec.chains), time.process_time()))
+    _say(Ready(os.getpid(), sorted(spec.chains), time.process_time(), chat_chains))
     await server.serve(sockets=[listener])
     threads.shutdown(wait=False, cancel_futures=True)
 
 
-def _server(spec: WorkerSpec) -> Server:
+def _server(spec: WorkerSpec) -> tuple[list[str], Server]:
     # Imported here, not above: this is what loads LangChain, and it must find the environment set.
     from penstock.chains.worker.app import App  # noqa: PLC0415
     from penstock.chains.worker.chain import Chain  # noqa: PLC0415
+    from penstock.chains.worker.chat import ChatCompletions  # noqa: PLC0415
     from penstock.chains.worker.identity import IdentityHook  # noqa: PLC0415
     from penstock.chains.worker.langserve import LangServe  # noqa: PLC0415
     from penstock.chains.worker.runs import Runs  # noqa: PLC0415
@@ -131,8 +134,10 @@ def _server(spec: WorkerSpec) -> Server:
     gc.collect()
     gc.freeze()
     runs = Runs(spec.gateway_url, spec.runs_max)
-    app = App(chains, frozenset(failed), LangServe(runs).endpoints(), run_key)
-    return Server(
+    endpoints = {**LangServe(runs).endpoints(), **ChatCompletions(runs).endpoints()}
+    app = App(chains, frozenset(failed), endpoints, run_key)
+    chat_chains = [name for name, chain in chains.items() if chain.chat is not None]
+    return chat_chains, Server(
         uvicorn.Config(
             app,
             http="httptools",

@@ -123,7 +123,7 @@ class App:
         chain = self._chain(request.chain_name)
         endpoint = self._endpoints.get(request.endpoint)
         if endpoint is None:
-            known = ", ".join(sorted(self._endpoints))
+            known = ", ".join(sorted(name for name in self._endpoints if name.isidentifier()))
             raise NotFound(f"no such endpoint; there are {known}")
         if request.method != endpoint.method:
             answer.headers["allow"] = endpoint.method

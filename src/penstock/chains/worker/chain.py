@@ -14,12 +14,16 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.base import coerce_to_runnable
 from pydantic import BaseModel, PydanticUserError, RootModel, ValidationError
 
+from penstock.chains.worker.chat_form import ChatForm, chat_form
 from penstock.chains.worker.codec import decode
 from penstock.chains.worker.config_rules import ConfigRules, Settings
 from penstock.chains.worker.faults import InvalidInput
 from penstock.config.model import ChainTable
 
 logger = logging.getLogger(__name__)
+
+NO_SCHEMA = (PydanticUserError, NameError, TypeError)
+"""What pydantic raises for annotations that it can make no schema of."""
 
 
 class Chain:
@@ -32,6 +36,13 @@ class Chain:
         self.rules = ConfigRules(runnable, table.config_keys)
         self._namespace = vars(sys.modules[table.import_path.partition(":")[0]])
         self._schema_default = self._schema({})
+        self.chat, self.gives_state = self._chat()
+
+    @property
+    def is_graph(self) -> bool:
+        """Whether it is a LangGraph graph, which has stream modes of its own."""
+        pregel = sys.modules.get("langgraph.pregel")
+        return pregel is not None and isinstance(self.runnable, pregel.Pregel)
 
     @classmethod
     def load(cls, name: str, table: ChainTable) -> Chain:
@@ -65,13 +76,28 @@ class Chain:
             raise InvalidInput.of(error) from error
 
     def json_schema(self, kind: str, settings: Settings) -> dict[str, Any]:
-        """The JSON Schema of ``input``, ``output`` or ``config``, with the config applied."""
+        """The JSON Schema of ``input``, ``output`` or ``config``, with the config applied.
+
+        One that allows anything where the chain's annotations make none.
+        """
+        if kind == "config":
+            return self.rules.json_schema()
         config = RunnableConfig(configurable=settings.configurable)
-        if kind == "input":
-            return self.runnable.get_input_jsonschema(config)
-        if kind == "output":
-            return self.runnable.get_output_jsonschema(config)
-        return self.rules.json_schema()
+        of = self.runnable
+        make = of.get_input_jsonschema if kind == "input" else of.get_output_jsonschema
+        try:
+            return make(config)
+        except NO_SCHEMA:
+            return {"title": f"{self.name} {kind}", "description": "its annotations make no schema"}
+
+    def _chat(self) -> tuple[ChatForm | None, bool]:
+        """How it can be called as a model, and whether it puts out an object with messages."""
+        if getattr(self.runnable, "checkpointer", None):
+            return None, False
+        nothing = Settings(configurable={}, tags=[], metadata={})
+        given = self.json_schema("output", nothing)
+        form = chat_form(self.json_schema("input", nothing), given)
+        return form, "messages" in given.get("properties", {})
 
     def _schema(self, configurable: dict[str, Any]) -> type[BaseModel] | None:
         """The model that checks inputs, or None where the chain's annotations make none.
@@ -85,7 +111,7 @@ class Chain:
             schema = cast("type[BaseModel]", self.runnable.get_input_schema(config))
             if not schema.__pydantic_complete__:
                 schema.model_rebuild(_types_namespace=self._namespace)
-        except (PydanticUserError, NameError, TypeError) as error:
+        except NO_SCHEMA as error:
             logger.warning(
                 "chain %s: no input schema (%s); its input is not checked",
                 self.name,

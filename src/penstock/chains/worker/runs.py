@@ -56,6 +56,15 @@ class Order(msgspec.Struct, frozen=True):
         return self.chain.config(self.settings, self.identity.run_id)
 
 
+async def _output(order: Order) -> Result:
+    config = order.config()
+    recorder = EventRecorder() if order.chain.table.include_callback_events else None
+    if recorder is not None:
+        config["callbacks"] = [recorder]
+    output = encode(await order.chain.runnable.ainvoke(order.input, config))
+    return Result(output, recorder.events if recorder else None)
+
+
 Source = Callable[[Order], AsyncGenerator[bytes, None]]
 """How a stream looks at a run: calls the runnable, and yields encoded pieces. Each protocol and
 each of its views is one: ``output_chunks`` here, events and logs in ``steps``."""
@@ -97,7 +106,11 @@ class Runs:
 
     async def invoke(self, order: Order) -> Result:
         """The result of one run. Raises CallError."""
-        return await _in_context(order, self._guarded(order, self._output(order)))
+        return await self.run(order, _output)
+
+    async def run(self, order: Order, work: Callable[[Order], Coroutine[Any, Any, T]]) -> T:
+        """What ``work`` makes of the run, in its context and within its time. Raises CallError."""
+        return await _in_context(order, self._guarded(order, work(order)))
 
     async def batch(self, orders: Sequence[Order], concurrency_max: int | None) -> list[Result]:
         """The results of many runs, in order; the first failure cancels the others."""
@@ -140,14 +153,6 @@ class Runs:
         finally:
             producer.cancel()
             await asyncio.wait({producer})
-
-    async def _output(self, order: Order) -> Result:
-        config = order.config()
-        recorder = EventRecorder() if order.chain.table.include_callback_events else None
-        if recorder is not None:
-            config["callbacks"] = [recorder]
-        output = encode(await order.chain.runnable.ainvoke(order.input, config))
-        return Result(output, recorder.events if recorder else None)
 
     async def _guarded(self, order: Order, work: Coroutine[Any, Any, T]) -> T:
         """``work`` within the chain's time limit, with its exceptions as CallErrors."""
