@@ -43,6 +43,7 @@ from uvicorn.server import ServerState
 from penstock.config.model import ServerTable
 from penstock.errors import CallError, InvalidRequest
 from penstock.http.error_body import ErrorShape, render
+from penstock.http.exchange import HangUp
 
 IDLE_SECONDS_MAX: Final = 75.0
 """How long an idle connection is kept: longer than the 60 s of common load balancers, so that
@@ -72,7 +73,8 @@ class _Refused(Exception):
 class GuardedHttpToolsProtocol(HttpToolsProtocol):
     """One connection, with bounds on everything that a caller can make long or slow.
 
-    The app finds the transport in ``scope["state"]["transport"]``.
+    The app finds the transport in ``scope["state"]["transport"]`` and, beside it in ``hang_up``,
+    what tells it that the caller is gone.
     """
 
     def __init__(
@@ -102,7 +104,8 @@ class GuardedHttpToolsProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection, unless there are too many."""
         super().connection_made(transport)
-        self.app_state = {"transport": transport}
+        self._hang_up = HangUp()
+        self.app_state = {"transport": transport, "hang_up": self._hang_up}
         self._unsent_since = self._head_since = self.loop.time()
         excess = len(self.connections) - self._table.connections_max
         if excess > OVERFLOW_CONNECTIONS:
@@ -120,6 +123,7 @@ class GuardedHttpToolsProtocol(HttpToolsProtocol):
         if running is not None and not running.response_complete:
             running.disconnected = True
             running.message_event.set()
+            self._hang_up.tell()
         self.app_state = {}
         self._lost()
 
@@ -276,6 +280,7 @@ class GuardedHttpToolsProtocol(HttpToolsProtocol):
         if cycle is not None:
             cycle.disconnected = True
             cycle.message_event.set()
+            self._hang_up.tell()
         self.transport.write(_refusal_bytes(status, message))
         self._linger(LINGER_SECONDS)
 

@@ -74,8 +74,10 @@ def test_what_is_too_much_or_malformed_ends_both_and_answers_neither(run, servin
 
     async def handler(exchange):
         entered.set()
-        await exchange.hung_up()
-        cancelled.set()
+        try:
+            await while_connected(exchange, asyncio.Event().wait())
+        finally:
+            cancelled.set()
 
     async def scenario() -> None:
         async with serving(handler) as service:

@@ -10,6 +10,7 @@ import socket
 
 import pytest
 
+from penstock.http.exchange import while_connected
 from penstock.http.server import LINGER_SECONDS
 
 HEAD = b"POST / HTTP/1.1\r\nhost: localhost\r\n"
@@ -176,7 +177,7 @@ def test_a_bad_pipelined_request_does_not_answer_for_the_one_before_it(run, serv
 
     async def handler(exchange):
         entered.set()
-        await exchange.hung_up()
+        await while_connected(exchange, asyncio.Event().wait())
 
     async def scenario() -> None:
         async with serving(handler) as service:

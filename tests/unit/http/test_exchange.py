@@ -9,24 +9,24 @@ import pytest
 from penstock.config.model import ServerTable
 from penstock.errors import QueueFull
 from penstock.http.auth import Principal
-from penstock.http.exchange import Bodies, ClientGone, Exchange, while_connected
+from penstock.http.exchange import Bodies, ClientGone, Exchange, HangUp, while_connected
 
 
 class Caller:
     """The ASGI side of a caller that can hang up."""
 
     def __init__(self) -> None:
-        self.gone = asyncio.Event()
+        self.hang_up = HangUp()
 
     async def receive(self) -> dict[str, object]:
-        await self.gone.wait()
         return {"type": "http.disconnect"}
 
     async def send(self, message: object) -> None:
         """Nobody looks."""
 
     def exchange(self) -> Exchange:
-        return Exchange({"headers": []}, self.receive, self.send, ServerTable(), Bodies(0))
+        scope = {"headers": [], "state": {"hang_up": self.hang_up, "transport": None}}
+        return Exchange(scope, self.receive, self.send, ServerTable(), Bodies(0))
 
 
 def test_a_hang_up_and_a_cancellation_at_once_stay_a_cancellation() -> None:
@@ -39,7 +39,7 @@ def test_a_hang_up_and_a_cancellation_at_once_stay_a_cancellation() -> None:
         task = asyncio.create_task(work())
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        caller.gone.set()
+        caller.hang_up.tell()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -56,7 +56,7 @@ def test_work_that_finishes_although_the_caller_left_gives_its_result() -> None:
         settled = []
 
         async def work() -> str:
-            caller.gone.set()
+            caller.hang_up.tell()
             try:
                 await asyncio.Event().wait()
             except asyncio.CancelledError:
@@ -76,7 +76,7 @@ def test_work_that_finishes_although_the_caller_left_gives_its_result() -> None:
 def test_the_caller_may_leave_before_the_work_begins() -> None:
     async def scenario() -> None:
         caller = Caller()
-        caller.gone.set()
+        caller.hang_up.tell()
         with pytest.raises(ClientGone):
             await while_connected(caller.exchange(), asyncio.Event().wait())
         assert asyncio.current_task().cancelling() == 0
@@ -88,7 +88,7 @@ def test_one_inside_the_other_both_end() -> None:
     async def scenario() -> None:
         caller = Caller()
         exchange = caller.exchange()
-        asyncio.get_running_loop().call_soon(caller.gone.set)
+        asyncio.get_running_loop().call_soon(caller.hang_up.tell)
         with pytest.raises(ClientGone):
             await while_connected(exchange, while_connected(exchange, asyncio.Event().wait()))
         assert asyncio.current_task().cancelling() == 0
@@ -102,9 +102,11 @@ def test_nothing_watches_for_a_hang_up_once_the_work_is_done() -> None:
         return "done"
 
     async def scenario() -> None:
-        assert await while_connected(Caller().exchange(), work()) == "done"
+        caller = Caller()
+        assert await while_connected(caller.exchange(), work()) == "done"
+        caller.hang_up.tell()
         await asyncio.sleep(0)
-        assert asyncio.all_tasks() == {asyncio.current_task()}
+        assert asyncio.current_task().cancelling() == 0
 
     asyncio.run(scenario())
 
