@@ -32,6 +32,7 @@ from penstock.dashboard.snapshot import LiveSnapshot, WorkerView
 from penstock.dispatch.calls import Calls
 from penstock.dispatch.dispatcher import Dispatcher
 from penstock.dispatch.planning import plan_of, targets_of
+from penstock.dispatch.prices import prices_of
 from penstock.dispatch.upstream import Upstream
 from penstock.errors import ConfigError, Draining, PenstockError
 from penstock.gateway.accounts import Accounts
@@ -115,6 +116,7 @@ class Service:
         self._calls.targets = targets_of(config, self._loaded.secrets)
         self._ledger = Ledger(self._writer, self._metrics.ledger_rows_lost)
         self._accounts = Accounts(self._ledger, time.time, time.monotonic)
+        self._accounts.prices = prices_of(config)
         self._pool = WorkerPool(config.workers)
         self._chains = ChainsDoor(self._pool, config.chains, config.classes, self._run_key)
         self._gateway = GatewayCalls(
@@ -196,6 +198,7 @@ class Service:
         self._desk.adopt(config.server)
         self._calls.targets = targets_of(config, self._loaded.secrets)
         self._gateway.classes = config.classes
+        self._accounts.prices = prices_of(config)
         self._models.models = models_by_kind(config)
         self._chains.reload(config.chains, config.classes)
         self._dispatcher.post(Replanned(plan_of(config)))

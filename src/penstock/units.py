@@ -53,13 +53,15 @@ class Usage(msgspec.Struct, frozen=True):
     """What a call used, as its provider reported it (or as counted where it reported nothing).
 
     ``tokens_input`` holds every prompt token, the cached ones too;
-    ``tokens_input_cached`` is the part of them read from the provider's prompt cache.
+    ``tokens_input_cached`` is the part of them read from the provider's prompt cache,
+    ``tokens_input_written`` the part written into it. ``tokens_reasoning`` is part of the output.
     """
 
     tokens_input: int = 0
     tokens_output: int = 0
     tokens_input_cached: int = 0
     tokens_reasoning: int = 0
+    tokens_input_written: int = 0
 
 
 class ChargeModel(msgspec.Struct, frozen=True):

@@ -19,6 +19,7 @@ ENVIRONMENT_PATTERN = r"^[A-Z_][A-Z0-9_]{0,63}\Z"
 
 Positive: TypeAlias = Annotated[float, Meta(gt=0)]
 PositiveInt: TypeAlias = Annotated[int, Meta(gt=0)]
+Dollars: TypeAlias = Annotated[float, Meta(ge=0, le=1_000_000)]
 NonNegativeInt: TypeAlias = Annotated[int, Meta(ge=0)]
 Text: TypeAlias = Annotated[str, Meta(min_length=1)]
 Identifier: TypeAlias = Annotated[str, Meta(pattern=IDENTIFIER_PATTERN)]
@@ -161,6 +162,17 @@ class DeploymentTable(_Table, frozen=True):
     pool: Annotated[
         Identifier | None,
         Meta(description="deployments that name the same pool share the limits that one states"),
+    ] = None
+    price_input: Annotated[
+        Dollars | None,
+        Meta(description="dollars for a million input tokens; default: as known for the model"),
+    ] = None
+    price_output: Annotated[
+        Dollars | None, Meta(description="dollars for a million output tokens")
+    ] = None
+    price_input_cached: Annotated[
+        Dollars | None,
+        Meta(description="dollars for a million cached input tokens; default: price_input"),
     ] = None
 
 

@@ -128,6 +128,13 @@ def _check_deployments(config: Config, names: NamedTables, problems: Problems) -
                 'callers cannot ask for a model of this name; add serves = ["NAME"]',
                 model,
             )
+        if (deployment.price_input is None) != (deployment.price_output is None) or (
+            deployment.price_input_cached is not None and deployment.price_input is None
+        ):
+            problems.add(
+                ("deployments", name),
+                "state price_input and price_output together: one alone is no price",
+            )
         if served is not None and (not served or len(set(served)) < len(served)):
             problems.add(
                 ("deployments", name, "serves"), "must hold names, each of them once", served

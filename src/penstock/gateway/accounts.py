@@ -6,9 +6,10 @@ refused and the abandoned ones too.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
+from penstock.dispatch.prices import Price, dollars
 from penstock.gateway.who import Caller
 from penstock.http.auth import Principal
 from penstock.http.exchange import Exchange
@@ -20,7 +21,10 @@ AMOUNT_MAX: Final = 2**53
 
 
 class Accounts:
-    """Opens an account for each call. ``wall`` gives Unix time, ``clock`` monotonic seconds."""
+    """Opens an account for each call. ``wall`` gives Unix time, ``clock`` monotonic seconds.
+
+    ``prices`` is replaced on a reload: that of each deployment which has a known one.
+    """
 
     def __init__(
         self, ledger: Ledger, wall: Callable[[], float], clock: Callable[[], float]
@@ -28,6 +32,7 @@ class Accounts:
         self.ledger = ledger
         self.wall = wall
         self.clock = clock
+        self.prices: Mapping[str, Price] = {}
 
     def open(self, exchange: Exchange, principal: Principal) -> Account:
         """The account of a call that has just come in; closed when its exchange ends."""
@@ -37,7 +42,7 @@ class Accounts:
             tenant=principal.tenant,
             key_id=principal.key_id,
         )
-        account = Account(self, row)
+        account = Account(self, row, exchange)
         exchange.at_end = account.close
         return account
 
@@ -45,10 +50,11 @@ class Accounts:
 class Account:
     """One call's."""
 
-    __slots__ = ("_accounts", "_granted_at", "_submitted_at", "row")
+    __slots__ = ("_accounts", "_exchange", "_granted_at", "_submitted_at", "row")
 
-    def __init__(self, accounts: Accounts, row: CallRow) -> None:
+    def __init__(self, accounts: Accounts, row: CallRow, exchange: Exchange) -> None:
         self.row = row
+        self._exchange = exchange
         self._accounts = accounts
         self._submitted_at: float | None = None
         self._granted_at: float | None = None
@@ -75,12 +81,18 @@ class Account:
         self._granted_at = grant.granted_at
 
     def used(self, usage: Usage) -> None:
-        """What its answer used."""
+        """What its answer used; a whole answer is told what it cost."""
         row = self.row
         row.tokens_input = min(usage.tokens_input, AMOUNT_MAX)
         row.tokens_input_cached = min(usage.tokens_input_cached, AMOUNT_MAX)
         row.tokens_output = min(usage.tokens_output, AMOUNT_MAX)
         row.tokens_reasoning = min(usage.tokens_reasoning, AMOUNT_MAX)
+        price = self._accounts.prices.get(row.deployment)
+        row.nano_dollars = cost = None if price is None else price.nano_dollars(usage)
+        if cost is not None:
+            row.nano_dollars = min(cost, AMOUNT_MAX)
+            if not self._exchange.started:
+                self._exchange.response_headers["penstock-cost-usd"] = dollars(cost)
 
     def close(self, outcome: Outcome) -> None:
         """It has ended: so its row is complete."""

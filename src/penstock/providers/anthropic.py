@@ -271,11 +271,18 @@ def _read_usage(raw: msgspec.Raw, before: Usage | None) -> Usage | None:
     before = before or Usage()
     if wire.input_tokens is None:  # message_delta of old versions: the output alone
         tokens_input, cached = before.tokens_input, before.tokens_input_cached
+        written = before.tokens_input_written
     else:
         cached = wire.cache_read_input_tokens or 0
-        tokens_input = wire.input_tokens + (wire.cache_creation_input_tokens or 0) + cached
+        written = wire.cache_creation_input_tokens or 0
+        tokens_input = wire.input_tokens + written + cached
     output = before.tokens_output if wire.output_tokens is None else wire.output_tokens
-    return Usage(tokens_input=tokens_input, tokens_output=output, tokens_input_cached=cached)
+    return Usage(
+        tokens_input=tokens_input,
+        tokens_output=output,
+        tokens_input_cached=cached,
+        tokens_input_written=written,
+    )
 
 
 TOKENS_ROUNDING = 1_000.0

@@ -23,6 +23,8 @@ provider = "sandbox"
 model = "sandbox"
 tpm = 1_000_000
 concurrency = 8
+price_input = 1.5
+price_output = 6
 [keys.person]
 tenant = "web"
 key_env = "PERSON_KEY"
@@ -93,6 +95,10 @@ def test_every_ending_makes_one_row_with_its_outcome(client: httpx.Client, store
     assert (row["deployment"], row["model"], row["attempts"]) == ("one", "sandbox", 1)
     assert row["tokens_output_max"] == 20
     assert row["upstream_seconds"] > 0
+    assert row["nano_dollars"] == 1_500 * row["tokens_input"] + 6_000 * row["tokens_output"]
+    assert float(plain.headers["penstock-cost-usd"]) * 1e9 == pytest.approx(row["nano_dollars"])
+    assert "penstock-cost-usd" not in stream.headers
+    assert found["stream"]["nano_dollars"] > 0
     assert found["stream"]["tokens_output"] > 0
     assert found["forbidden"]["model"] == found["invalid"]["model"] == ""
     assert found["huge"]["deployment"] == ""

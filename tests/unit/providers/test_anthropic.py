@@ -117,7 +117,7 @@ def test_headers_are_built_from_scratch(
                 '{"input_tokens":10,"cache_creation_input_tokens":5,"cache_read_input_tokens":85,'
                 '"output_tokens":7}'
             ),
-            Usage(100, 7, 85),
+            Usage(100, 7, 85, tokens_input_written=5),
         ),
         ('{"input_tokens":10,"cache_read_input_tokens":null,"output_tokens":7}', Usage(10, 7)),
         ('{"input_tokens":-10,"output_tokens":7}', None),
