@@ -43,14 +43,20 @@ from penstock.http.auth import Authenticator, Principal, digest
 from penstock.http.door import Access, Desk, Door, ErrorShape, Handler
 from penstock.http.entrance import Entrance
 from penstock.http.exchange import Exchange
+from penstock.http.inside import InsideCalls
 from penstock.http.server import HttpServer
+from penstock.jobs.door import KIND, JobsDoor
+from penstock.jobs.engine import Clocks, Jobs
+from penstock.jobs.execution import RequestExecutor
 from penstock.providers.estimate import Estimator
 from penstock.sandbox.child import SandboxChild
 from penstock.scheduler.events import Replanned
 from penstock.scheduler.scheduler import Scheduler
 from penstock.store.database import DATABASE_FILE
+from penstock.store.jobs import JobStore
 from penstock.store.keys import KeyGrant, KeyStore, Snapshot
 from penstock.store.ledger import Ledger, forget_old
+from penstock.store.owner import Owner
 from penstock.store.reader import Reader
 from penstock.store.writer import Writer
 from penstock.telemetry.metrics import CONTENT_TYPE, Metrics
@@ -108,6 +114,8 @@ class Service:
         self._key_store = KeyStore(Path(config.store.path))
         self._writer = Writer(Path(config.store.path) / DATABASE_FILE)
         self._reader = Reader(Path(config.store.path) / DATABASE_FILE)
+        # A reader of its own: a long look at the ledger must hold up no job.
+        self._jobs_reader = Reader(Path(config.store.path) / DATABASE_FILE)
         self._desk = Desk(self._authenticator(), config.server, self._metrics)
         self._upstream = Upstream()
         scheduler = Scheduler(plan_of(config), time.monotonic())
@@ -129,13 +137,19 @@ class Service:
             chains=self._chains,
         )
         self._models = ModelList(models_by_kind(config), time.time(), chains=self._chains)
-        self._server = HttpServer(Entrance(self._routes(), self._desk), config.server)
+        self._inside = InsideCalls()
+        self._jobs = self._make_jobs(config)
+        self._jobs_door = JobsDoor(self._jobs, self._chains.class_of)
+        entrance = Entrance(self._routes(), self._desk)
+        self._inside.application = entrance
+        self._server = HttpServer(entrance, config.server)
         self._watch_over(self._dispatcher.run(), "the dispatcher")
         await self._server.start()
         await self._pool.start(self._worker_spec(config))
         self._watch_over(self._watch(), "the watch over keys and gauges")
         retention = forget_old(self._writer, lambda: self.config.ledger.keep_days, time.time)
         self._watch_over(retention, "the ledger's retention")
+        self._watch_over(self._jobs.run(), "the job engine")
 
     async def wait_ready(self) -> None:
         """Return when every worker has been started once, or has failed to."""
@@ -146,7 +160,11 @@ class Service:
         self._is_draining = True
         drain_seconds = self.config.server.drain_seconds
         self._dispatcher.drain()
-        await asyncio.gather(self._server.stop(drain_seconds), self._pool.stop(drain_seconds))
+        await asyncio.gather(
+            self._server.stop(drain_seconds),
+            self._pool.stop(drain_seconds),
+            self._jobs.stop(drain_seconds),
+        )
         self._dispatcher.refuse_all()
         for task in self._tasks:
             task.cancel()
@@ -156,6 +174,7 @@ class Service:
         await self._ledger.close()
         await asyncio.to_thread(self._writer.close)
         await asyncio.to_thread(self._reader.close)
+        await asyncio.to_thread(self._jobs_reader.close)
         self._key_store.close()
 
     async def reload(self) -> bool:
@@ -182,6 +201,21 @@ class Service:
         _log.info("reload taken")
         return True
 
+    def _make_jobs(self, config: Config) -> Jobs:
+        jobs = Jobs(
+            JobStore(self._writer, self._jobs_reader),
+            Owner(Path(config.store.path)),
+            config.jobs,
+            config.classes,
+            Clocks(time.monotonic, time.time),
+            self._principal_by_id,
+        )
+        jobs.executors[KIND] = RequestExecutor(self._inside, config.jobs.result_bytes_max)
+        return jobs
+
+    def _principal_by_id(self, key_id: str) -> Principal | None:
+        return self._desk.authenticator.by_id(key_id)
+
     def _read_again(self) -> Loaded:
         """The configuration as it is now. Raises ConfigError, PenstockError."""
         loaded = self._load()
@@ -201,6 +235,7 @@ class Service:
         self._accounts.prices = prices_of(config)
         self._models.models = models_by_kind(config)
         self._chains.reload(config.chains, config.classes)
+        self._jobs.table, self._jobs.classes = config.jobs, config.classes
         self._dispatcher.post(Replanned(plan_of(config)))
 
     def _authenticator(self) -> Authenticator:
@@ -246,7 +281,14 @@ class Service:
         return [
             *gateway_routes(self._gateway, self._models, self._desk),
             chains("/chains", self._chains.list_chains, "GET"),
-            chains("/chains/{name}/{rest:path}", self._chains.handle, "GET", "POST", "PUT"),
+            chains(
+                "/chains/{name}/{rest:path}",
+                self._jobs_door.or_later(self._chains.handle),
+                "GET",
+                "POST",
+                "PUT",
+            ),
+            *self._jobs_door.routes(self._desk),
             *dashboard_routes(self._desk, self._live),
             public("/healthz", self._healthz),
             public("/readyz", self._readyz),

@@ -20,6 +20,7 @@
         │   ├── QueueFull          429 come back in a moment
         │   ├── DeadlineUnreachable 429 would be granted too late; retrying is no use
         │   └── Draining           503 the service is stopping
+        ├── StoreUnavailable       503 nothing durable can be accepted
         ├── UpstreamError              the provider, seen from here
         │   ├── UpstreamRejected   4xx the provider's own refusal, passed on
         │   ├── UpstreamRateLimited 429 a rate limit that a chain's own client gave up on
@@ -214,6 +215,14 @@ class Draining(Refused):
     outcome = Outcome.REFUSED_DRAINING
     type = "api_error"
     code = "draining"
+    should_retry = True
+
+
+class StoreUnavailable(CallError):
+    """Durable state cannot be used at the moment, so nothing durable is accepted."""
+
+    status = 503
+    code = "store_unavailable"
     should_retry = True
 
 

@@ -143,7 +143,7 @@ class RunIdentity(msgspec.Struct, frozen=True):
     """Who a chain's LLM call belongs to; travels signed from worker to gateway.
 
     ``arrival`` and ``deadline`` are on the front process's monotonic clock: it alone makes
-    and reads them.
+    and reads them. ``job_id`` names the durable run that this is an attempt of; empty: none.
     """
 
     run_id: str
@@ -154,6 +154,8 @@ class RunIdentity(msgspec.Struct, frozen=True):
     arrival: float
     step: int = 0
     deadline: float | None = None
+    job_id: str = ""
+    attempt: int = 0
 
 
 class Outcome(StrEnum):

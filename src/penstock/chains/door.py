@@ -143,14 +143,18 @@ class ChainsDoor:
             service_tier=None if completion is None else completion.service_tier,
             default=self._chains[name].class_default,
         )
+        inside = exchange.inside
+        job_id = "" if inside is None else inside.job_id
         identity = RunIdentity(
-            run_id=str(uuid.uuid4()),
+            run_id=job_id or str(uuid.uuid4()),
             chain=name,
             key_id=principal.key_id,
             tenant=principal.tenant,
             class_name=wish.class_name,
-            arrival=arrival,
+            arrival=arrival if inside is None or inside.arrival is None else inside.arrival,
             deadline=self._run_deadline(wish, arrival),
+            job_id=job_id,
+            attempt=0 if inside is None else inside.attempt,
         )
         exchange.facts.update({"class": wish.class_name, "chain": name, "run": identity.run_id})
         exchange.response_headers["penstock-class"] = wish.class_name
@@ -167,6 +171,14 @@ class ChainsDoor:
                 raise
             ending = call.broken_off(error)
         return await ending.send(exchange)
+
+    def class_of(self, principal: Principal, name: str, headers: Mapping[str, str]) -> str:
+        """The class that a run of this chain would get. Raises Forbidden, NotFound."""
+        table = self._chain(principal, name)
+        wish = urgency(
+            principal, headers, self._classes, self._clock(), default=table.class_default
+        )
+        return wish.class_name
 
     def _chain(self, principal: Principal, name: str) -> ChainTable:
         # A key learns nothing of chains that it may not use, not even that there are none.

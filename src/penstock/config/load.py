@@ -221,6 +221,7 @@ def _config(raw: dict[str, Any], problems: Problems) -> Config:
         store=single("store", model.StoreTable),
         ledger=single("ledger", model.LedgerTable),
         workers=single("workers", model.WorkersTable),
+        jobs=single("jobs", model.JobsTable),
         providers=named("providers", model.ProviderTable),
         deployments=named("deployments", model.DeploymentTable),
         classes=dict(reader.read_named(classes, model.ClassTable, ("classes",))),

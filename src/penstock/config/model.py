@@ -100,6 +100,37 @@ class WorkersTable(_Table, frozen=True):
     ] = 120.0
 
 
+class JobsTable(_Table, frozen=True):
+    """``[jobs]``: durable runs, and what is kept of them."""
+
+    running_max: Annotated[
+        PositiveInt,
+        Meta(
+            description="runs at once; of n classes the least urgent gets an n-th of them, "
+            "the next one two, and so on"
+        ),
+    ] = 100
+    attempts_max: Annotated[
+        PositiveInt,
+        Meta(description="attempts in a row that may break off before a call more was finished"),
+    ] = 3
+    keep_days: Annotated[
+        Positive, Meta(description="how long results, events and idempotency keys are kept")
+    ] = 7.0
+    queue_max: Annotated[
+        PositiveInt, Meta(description="runs of one tenant that have not ended; more get 429")
+    ] = 10_000
+    queue_bytes_max: Annotated[
+        PositiveInt, Meta(description="bytes that their bodies may have together")
+    ] = 256 * 1024 * 1024
+    result_bytes_max: Annotated[
+        PositiveInt, Meta(description="largest result; a larger one ends the run as an error")
+    ] = 8 * 1024 * 1024
+    events_bytes_max: Annotated[
+        PositiveInt, Meta(description="what is kept of one run's events; the rest is left out")
+    ] = 16 * 1024 * 1024
+
+
 class ProviderTable(_Table, frozen=True):
     """``[providers.NAME]``: one account at a provider."""
 
@@ -282,6 +313,7 @@ class Config(_Table, frozen=True):
     store: StoreTable = StoreTable()
     ledger: LedgerTable = LedgerTable()
     workers: WorkersTable = WorkersTable()
+    jobs: JobsTable = JobsTable()
     providers: dict[Identifier, ProviderTable] = {}
     deployments: dict[Identifier, DeploymentTable] = {}
     classes: dict[Identifier, ClassTable] = {}

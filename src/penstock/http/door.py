@@ -130,7 +130,10 @@ class Door:
     def _admit(self, exchange: Exchange) -> None:
         if self.access is Access.PUBLIC:
             return
-        exchange.principal = self._desk.authenticator.principal(exchange.headers)
+        if exchange.inside is not None:
+            exchange.principal = exchange.inside.principal
+        else:
+            exchange.principal = self._desk.authenticator.principal(exchange.headers)
         exchange.facts["key"] = exchange.principal.key_id
         exchange.facts["tenant"] = exchange.principal.tenant
         if self.access is Access.ADMIN and not exchange.principal.admin:

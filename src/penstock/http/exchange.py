@@ -22,6 +22,7 @@ from penstock.errors import (
     UnsupportedMedia,
 )
 from penstock.http.auth import Principal
+from penstock.http.inside import SCOPE_KEY, Inside
 from penstock.units import Outcome
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -107,6 +108,7 @@ class Exchange:
     ``step``, ``deployment``, ``wait_ms``); ``facts["class"]`` is also the metric's label.
     ``outcome_if_gone`` is what a hang-up means at this moment: the handler moves it on when it
     sends the call upstream. ``at_end`` is told the outcome, once, when all is over.
+    ``inside`` says in whose name this process asks itself; None: somebody outside asks.
     """
 
     __slots__ = (
@@ -123,6 +125,7 @@ class Exchange:
         "hang_up",
         "headers",
         "hosts",
+        "inside",
         "outcome_if_gone",
         "path_params",
         "principal",
@@ -158,6 +161,7 @@ class Exchange:
         named = headers.get("x-request-id", "")
         self.request_id = named if _REQUEST_ID.match(named) else secrets.token_hex(16)
         self.principal: Principal | None = None
+        self.inside: Inside | None = scope.get(SCOPE_KEY)
         self.path_params: Mapping[str, str] = scope.get("path_params") or {}
         self.response_headers: dict[str, str] = {}
         self.facts: dict[str, object] = {}

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from penstock.store.job_schema import JOB_TABLES
+
 STEPS: Final[tuple[tuple[str, ...], ...]] = (
     (
         """
@@ -82,5 +84,6 @@ STEPS: Final[tuple[tuple[str, ...], ...]] = (
         ) WITHOUT ROWID
         """,
     ),
+    JOB_TABLES,
 )
 """Step 1 stands first; the version of a database is the number of steps that it has taken."""
