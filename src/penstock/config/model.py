@@ -240,6 +240,9 @@ class ClassTable(_Table, frozen=True):
     queue_max: Annotated[
         PositiveInt, Meta(description="units that may wait; more are refused with 429")
     ] = 10_000
+    queue_tenant_share: Annotated[
+        float, Meta(gt=0, le=1, description="share of that queue that one tenant may fill")
+    ] = 0.5
     wait_seconds_max: Annotated[
         Positive, Meta(description="the caller's patience where it names none")
     ] = 600.0
@@ -251,6 +254,15 @@ class TenantTable(_Table, frozen=True):
     weight: Annotated[
         Positive, Meta(description="share in its class, relative to the other tenants")
     ] = 1.0
+    rpm: Annotated[
+        Positive | None, Meta(description="requests per minute of all its keys together")
+    ] = None
+    tpm: Annotated[
+        Positive | None, Meta(description="tokens per minute, both ways, of all its keys together")
+    ] = None
+    concurrency: Annotated[
+        PositiveInt | None, Meta(description="calls in flight of all its keys together")
+    ] = None
 
 
 class KeyTable(_Table, frozen=True):

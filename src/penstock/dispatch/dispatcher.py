@@ -142,6 +142,17 @@ def _refused(refusal: Refusal) -> CallError:
                 "that serves the model, so it could never be sent. Make it smaller, or ask for "
                 "fewer output tokens."
             )
+        case RefusalReason.TOO_LARGE_FOR_TENANT:
+            return RequestTooLargeForLimit(
+                f"This request is larger than your own {refusal.limit} limit, so it could never be "
+                "sent. Make it smaller, or have the limit raised."
+            )
+        case RefusalReason.QUEUE_FULL_FOR_TENANT:
+            return QueueFull(
+                "You have as many calls waiting in this class as one tenant may. Come back when "
+                "some of them have been sent.",
+                retry_after_seconds=max(1.0, eta_seconds),
+            )
         case RefusalReason.QUEUE_FULL:
             return QueueFull(
                 "The queue of this class is full. Come back when some of it has been sent.",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from penstock.config.model import Config, DeploymentTable
+from penstock.config.model import Config, DeploymentTable, TenantTable
 from penstock.config.secrets import Secrets
 from penstock.dispatch.calls import Target
 from penstock.dispatch.upstream import Timeouts
@@ -37,6 +37,7 @@ def plan_of(config: Config) -> Plan:
                 seniority_seconds=table.seniority_seconds or math.inf,
                 quantum_seconds=table.quantum_seconds,
                 queue_max=table.queue_max,
+                queue_tenant_share=table.queue_tenant_share,
             )
             for name, table in config.classes.items()
         ),
@@ -45,6 +46,20 @@ def plan_of(config: Config) -> Plan:
             for name, table in config.deployments.items()
         ),
         tenant_weights={name: table.weight for name, table in config.tenants.items()},
+        tenant_limits={
+            name: limits
+            for name, table in config.tenants.items()
+            if (limits := tenant_limits(table)) != LimitsPlan()
+        },
+    )
+
+
+def tenant_limits(table: TenantTable) -> LimitsPlan:
+    """A tenant's own limits, beside those of the deployments."""
+    rates = {LimitName.RPM: table.rpm, LimitName.TPM: table.tpm}
+    return LimitsPlan(
+        rates={limit: rate for limit, rate in rates.items() if rate is not None},
+        concurrency=table.concurrency,
     )
 
 

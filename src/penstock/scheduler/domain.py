@@ -31,7 +31,9 @@ from collections.abc import Iterable
 from penstock.limits.bucket import ROUNDING
 from penstock.limits.pool import Held, Pool
 from penstock.limits.production import Answer
+from penstock.scheduler.allowance import Allowance, Allowances, own_amounts
 from penstock.scheduler.deployment import Deployment
+from penstock.scheduler.events import RefusalReason
 from penstock.scheduler.explain import Cause, LineClock
 from penstock.scheduler.fairness import FairQueue
 from penstock.scheduler.plan import ClassPlan
@@ -66,6 +68,7 @@ class ClassQueue:
     __slots__ = (
         "_clocks",
         "_credit_at",
+        "_held",
         "backlog_seconds",
         "credit",
         "in_flight",
@@ -81,12 +84,43 @@ class ClassQueue:
         self.credit = -CREDIT_GRACE_SECONDS
         self._credit_at = now
         self._clocks: dict[str, LineClock] = {}
+        self._held: set[str] = set()
+
+    def full_for(self, tenant: str) -> RefusalReason | None:
+        """Why a unit of this tenant finds no place here; None where it does.
+
+        One tenant may fill only a share of the queue, so that others find room in it.
+        """
+        plan = self.plan
+        if self.queue.waiting >= plan.queue_max:
+            return RefusalReason.QUEUE_FULL
+        if self.queue.waiting_of(tenant) >= max(1.0, plan.queue_tenant_share * plan.queue_max):
+            return RefusalReason.QUEUE_FULL_FOR_TENANT
+        return None
+
+    def hold(self, tenant: str, now: float) -> None:
+        """A tenant waits beside the lines for its own limits."""
+        self.advance(now)
+        self._held.add(tenant)
+        self.queue.hold(tenant)
+        for clock in self._clocks.values():
+            clock.step_beside(tenant)
+
+    def release(self, tenant: str, now: float) -> None:
+        """It stands in line again."""
+        self.advance(now)
+        self._held.discard(tenant)
+        self.queue.release(tenant)
+        for clock in self._clocks.values():
+            clock.step_back(tenant)
 
     def clock(self, model: str, now: float) -> LineClock:
         """The account of those that wait for a model."""
         clock = self._clocks.get(model)
         if clock is None:
             clock = self._clocks[model] = LineClock(now)
+            for tenant in self._held:
+                clock.step_beside(tenant)
         return clock
 
     def advance(self, now: float) -> None:
@@ -99,9 +133,9 @@ class ClassQueue:
             self._clocks.clear()
 
     def _gather(self, now: float) -> None:
-        """Gather credit for the time since the last call, if somebody waited through it."""
+        """Gather credit for the time since the last call, if somebody stood in line through it."""
         if now > self._credit_at:
-            if self.queue.waiting:
+            if self.queue.has_line:
                 gained = self.plan.min_share * (now - self._credit_at)
                 self.credit = min(CREDIT_MAX_SECONDS, self.credit + gained)
             self._credit_at = now
@@ -138,7 +172,7 @@ class ClassQueue:
 class Placement:
     """Where a unit goes, or will go: the deployment, what it takes there, when, and why then."""
 
-    __slots__ = ("amounts", "answer", "cause", "deployment", "pool", "ready_at")
+    __slots__ = ("allowance", "amounts", "answer", "cause", "deployment", "pool", "ready_at")
 
     def __init__(
         self, deployment: Deployment, amounts: Amounts, ready_at: float, cause: str
@@ -149,6 +183,7 @@ class Placement:
         self.ready_at = ready_at
         self.cause = cause
         self.answer: Answer | None = None
+        self.allowance: Allowance | None = None
 
 
 class Domain:
@@ -159,8 +194,10 @@ class Domain:
         deployments: Iterable[Deployment],
         classes: Iterable[ClassPlan],
         weights: dict[str, float],
+        allowances: Allowances,
         now: float,
     ) -> None:
+        self._allowances = allowances
         self.deployments = list(deployments)
         self.classes = [
             ClassQueue(plan, weights, now) for plan in sorted(classes, key=lambda plan: plan.rank)
@@ -210,6 +247,9 @@ class Domain:
         queue.advance(now)
         queue.backlog_seconds -= waiting.cost_seconds
         queue.queue.remove(waiting)
+        allowance = self._allowances.of(waiting.unit.tenant)
+        if allowance is not None:
+            allowance.left(queue, now)
 
     def pump(self, now: float) -> tuple[list[tuple[Waiting, Placement]], float]:
         """Grant all that can go now, in order. Returns the grants and when to look again."""
@@ -237,6 +277,8 @@ class Domain:
             pushes_at = queue.pushes_at(head, now)
             if pushes_at > now:
                 return pushes_at
+            if self._is_held_by_own_limits(queue, head, queue.reserve_of(head, now), now):
+                continue
             placement = self._place(head, 0.0, held, now)
             if placement.ready_at > now:
                 held.setdefault(placement.pool, Held(placement.amounts, placement.ready_at))
@@ -257,6 +299,8 @@ class Domain:
         wake_at = math.inf
         while models and (head := queue.queue.head(models)) is not None:
             reserve = queue.reserve_of(head, now)
+            if self._is_held_by_own_limits(queue, head, reserve, now):
+                continue
             placement = self._place(head, reserve, held, now)
             if placement.ready_at <= now:
                 self._grant(queue, head, placement, now)
@@ -270,9 +314,28 @@ class Domain:
             models.remove(head.unit.model)
         return wake_at
 
+    def _is_held_by_own_limits(
+        self, queue: ClassQueue, head: Waiting, reserve: float, now: float
+    ) -> bool:
+        """Whether a unit's tenant has used up its own limits; it then waits beside the line."""
+        allowance = self._allowances.of(head.unit.tenant)
+        if allowance is None:
+            return False
+        amounts = own_amounts(head.unit.estimate)
+        ready_at = allowance.ready_at(queue, amounts, reserve, now)
+        if ready_at <= now:
+            return False
+        allowance.hold(queue, amounts, now)
+        self._allowances.wake(allowance, ready_at)
+        return True
+
     def _grant(self, queue: ClassQueue, head: Waiting, placement: Placement, now: float) -> None:
         placement.answer = placement.pool.reserve(placement.amounts, now)
         placement.deployment.health.in_flight += 1
+        allowance = self._allowances.of(head.unit.tenant)
+        if allowance is not None:
+            allowance.granted(queue, own_amounts(head.unit.estimate), now)
+            placement.allowance = allowance
         queue.backlog_seconds -= head.cost_seconds
         queue.in_flight += 1
         if head.mark is not None:

@@ -93,7 +93,9 @@ class RefusalReason(StrEnum):
     """Why a unit may not wait."""
 
     TOO_LARGE = "too_large"
+    TOO_LARGE_FOR_TENANT = "too_large_for_tenant"
     QUEUE_FULL = "queue_full"
+    QUEUE_FULL_FOR_TENANT = "queue_full_for_tenant"
     DEADLINE = "deadline"
     NO_DEPLOYMENT = "no_deployment"
 

@@ -5,6 +5,7 @@ thing: a limit that refills, a pause, slots that are taken, or a more urgent uni
 is on the account of whoever stands first. So one clock per class and model, which knows who
 stands first and what holds him up, accounts for everybody behind him as well: for a unit of the
 same tenant the cause is the same, for one of another tenant it is the other's fair share.
+A tenant that waits for its own limits stands beside the line: that time is its own.
 A mark is taken when a unit begins to wait; the difference to it is the unit's own account.
 """
 
@@ -21,6 +22,7 @@ class Cause(StrEnum):
 
     HIGHER_CLASS = "higher_class"  # a more urgent unit is to be sent first
     FAIR_SHARE = "fair_share"  # it is another tenant's turn
+    TENANT_LIMIT = "tenant_limit"  # its tenant has used up a limit of its own
     CONCURRENCY = "concurrency"  # every slot is taken
     PAUSE = "pause"  # the provider asked to be left alone
     SLOW_START = "slow_start"  # the provider was in trouble, and is asked by few at first
@@ -30,18 +32,29 @@ class Cause(StrEnum):
 REFILL = {limit: f"refill:{limit.value}" for limit in LimitName}
 
 
+class Beside(NamedTuple):
+    """What passed while a tenant stood beside a line: seconds, and those of a higher class."""
+
+    seconds: float
+    higher_class: float
+
+
+NEVER_BESIDE = Beside(0.0, 0.0)
+
+
 class Mark(NamedTuple):
     """A line's accounts at the moment at which a unit began to wait."""
 
     at: float
     higher_class: float
     own: dict[str, float]
+    beside: Beside
 
 
 class LineClock:
     """The account of one line: the units of one class that wait for one model."""
 
-    __slots__ = ("_at", "_by_tenant", "_cause", "_higher_class", "_tenant")
+    __slots__ = ("_at", "_beside", "_by_tenant", "_cause", "_higher_class", "_since", "_tenant")
 
     def __init__(self, now: float) -> None:
         self._at = now
@@ -49,6 +62,8 @@ class LineClock:
         self._tenant = ""
         self._higher_class = 0.0
         self._by_tenant: dict[str, dict[str, float]] = {}
+        self._beside: dict[str, Beside] = {}
+        self._since: dict[str, Beside] = {}
 
     def advance(self, now: float) -> None:
         """Put the time since the last call on the account of what holds up the first unit."""
@@ -66,14 +81,42 @@ class LineClock:
         """From now on this tenant's unit stands first, and this holds it up."""
         self._tenant, self._cause = tenant, cause
 
+    def step_beside(self, tenant: str) -> None:
+        """A tenant waits for its own limits from now on."""
+        self._since.setdefault(tenant, Beside(self._at, self._higher_class))
+        if self._tenant == tenant:
+            self._tenant, self._cause = "", ""
+
+    def step_back(self, tenant: str) -> None:
+        """It stands in line again."""
+        if tenant in self._since:
+            self._beside[tenant] = self._been_beside(tenant)
+            del self._since[tenant]
+
+    def _been_beside(self, tenant: str) -> Beside:
+        been, since = self._beside.get(tenant, NEVER_BESIDE), self._since.get(tenant)
+        if since is None:
+            return been
+        return Beside(
+            been.seconds + self._at - since.seconds,
+            been.higher_class + self._higher_class - since.higher_class,
+        )
+
     def mark(self, tenant: str) -> Mark:
         """Where the accounts stand for a unit that begins to wait."""
-        return Mark(self._at, self._higher_class, dict(self._by_tenant.get(tenant, ())))
+        own = dict(self._by_tenant.get(tenant, ()))
+        return Mark(self._at, self._higher_class, own, self._been_beside(tenant))
 
     def causes(self, mark: Mark, tenant: str) -> dict[str, float]:
         """Seconds by cause since the mark; they add up to the time since it."""
         waited = self._at - mark.at
-        causes = {Cause.HIGHER_CLASS.value: self._higher_class - mark.higher_class}
+        beside = self._been_beside(tenant)
+        higher_class = self._higher_class - mark.higher_class
+        causes = {
+            Cause.HIGHER_CLASS.value: higher_class
+            - (beside.higher_class - mark.beside.higher_class),
+            Cause.TENANT_LIMIT.value: beside.seconds - mark.beside.seconds,
+        }
         for cause, seconds in self._by_tenant.get(tenant, {}).items():
             causes[cause] = seconds - mark.own.get(cause, 0.0)
         causes[Cause.FAIR_SHARE.value] = waited - sum(causes.values())

@@ -38,7 +38,7 @@ Rank: TypeAlias = tuple[float, tuple[float, float, int]]
 class Flow:
     """One tenant in one class: its tag, and its units by model, each model in order."""
 
-    __slots__ = ("ended", "entered", "index", "start", "units", "waiting", "weight")
+    __slots__ = ("ended", "entered", "index", "is_held", "start", "units", "waiting", "weight")
 
     def __init__(self, index: int, weight: float) -> None:
         self.index = index
@@ -46,6 +46,7 @@ class Flow:
         self.start = 0.0
         self.waiting = 0
         self.ended = 0
+        self.is_held = False
         self.units: dict[str, list[Waiting]] = {}
         self.entered: dict[str, Rank] = {}
 
@@ -137,6 +138,25 @@ class FairQueue:
             flow.start += difference_seconds / flow.weight
             self._enter_all(flow)
 
+    def hold(self, tenant: str) -> None:
+        """A tenant's units stand beside the line from now on, where they hold up nobody."""
+        flow = self._flows.get(tenant)
+        if flow is not None:
+            flow.is_held = True
+
+    def release(self, tenant: str) -> None:
+        """They stand in line again. As after idling, no credit was gathered meanwhile."""
+        flow = self._flows.get(tenant)
+        if flow is not None and flow.is_held:
+            flow.is_held = False
+            flow.start = max(flow.start, self.virtual_time)
+            self._enter_all(flow)
+
+    @property
+    def has_line(self) -> bool:
+        """Whether anybody waits who does not stand beside the line."""
+        return bool(self._lines)
+
     def models(self) -> list[str]:
         """The models that somebody may be waiting for."""
         return list(self._lines)
@@ -165,6 +185,8 @@ class FairQueue:
         return flow
 
     def _enter(self, flow: Flow, model: str, head: Waiting) -> None:
+        if flow.is_held:
+            return
         rank = flow.rank(head, self._quantum_seconds)
         if flow.entered.get(model) != rank:
             flow.entered[model] = rank
@@ -181,7 +203,7 @@ class FairQueue:
         line = self._lines.get(model)
         while line:
             rank, _, flow = line[0]
-            head = flow.head(model)
+            head = None if flow.is_held else flow.head(model)
             if head is not None and rank == flow.rank(head, self._quantum_seconds):
                 return rank, head
             heappop(line)

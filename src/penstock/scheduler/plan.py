@@ -16,6 +16,7 @@ class ClassPlan(msgspec.Struct, frozen=True):
     leaves to more urgent classes. ``min_share``: its floor when they leave it nothing.
     ``seniority_seconds``: how much earlier than it came a later step of a run counts, at most.
     ``quantum_seconds``: dominant seconds by which tenants may differ without being preferred.
+    ``queue_tenant_share``: how much of ``queue_max`` one tenant may fill.
     """
 
     name: str
@@ -26,6 +27,7 @@ class ClassPlan(msgspec.Struct, frozen=True):
     seniority_seconds: float = math.inf
     quantum_seconds: float = 0.0
     queue_max: int = 10_000
+    queue_tenant_share: float = 1.0
 
 
 class DeploymentPlan(msgspec.Struct, frozen=True):
@@ -48,8 +50,12 @@ class DeploymentPlan(msgspec.Struct, frozen=True):
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """Everything. A tenant that is not named has weight 1."""
+    """Everything. A tenant that is not named has weight 1 and no limits of its own.
+
+    Of ``tenant_limits`` requests and tokens a minute and concurrency count (``allowance``).
+    """
 
     classes: tuple[ClassPlan, ...]
     deployments: tuple[DeploymentPlan, ...]
     tenant_weights: dict[str, float] = {}
+    tenant_limits: dict[str, LimitsPlan] = {}

@@ -14,6 +14,7 @@ from itertools import count
 
 from penstock.limits.charge import failed_amounts, settled_amounts
 from penstock.limits.pool import LimitsPlan, Pool
+from penstock.scheduler.allowance import Allowances, own_amounts, own_amounts_used
 from penstock.scheduler.deployment import Deployment
 from penstock.scheduler.domain import ClassQueue, Domain, Placement
 from penstock.scheduler.events import (
@@ -61,6 +62,7 @@ class Scheduler:
         self._domain_of: dict[str, Domain] = {}
         self._waiting: dict[str, Waiting] = {}
         self._flights: dict[str, Flight] = {}
+        self._allowances = Allowances()
         self._deadlines: list[tuple[float, int, Waiting]] = []
         self.plan = plan
         self.domains: list[Domain] = []
@@ -72,12 +74,14 @@ class Scheduler:
         for event in events:
             self._take(event, decisions, now)
         self._evict_expired(decisions, now)
+        self._allowances.release_due(now)
         wake_at = math.inf
         for domain in self.domains:
             granted, domain_wake_at = domain.pump(now)
             wake_at = min(wake_at, domain_wake_at)
             for waiting, placement in granted:
                 decisions.grants.append(self._fly(waiting, placement, now))
+        wake_at = min(wake_at, self._allowances.wake_at)
         if self._deadlines:
             wake_at = min(wake_at, self._deadlines[0][0])
         decisions.wake_at = None if math.isinf(wake_at) else wake_at
@@ -159,10 +163,14 @@ class Scheduler:
         limit = domain.price(waiting)
         if limit is not None:
             return Refusal(unit.unit_id, RefusalReason.TOO_LARGE, limit=limit)
-        if queue.queue.waiting >= queue.plan.queue_max or unit.deadline is not None:
+        limit = self._allowances.too_large(unit)
+        if limit is not None:
+            return Refusal(unit.unit_id, RefusalReason.TOO_LARGE_FOR_TENANT, limit=limit)
+        full = queue.full_for(unit.tenant)
+        if full is not None or unit.deadline is not None:
             eta_seconds = predicted_wait_seconds(domain, waiting, now)
-            if queue.queue.waiting >= queue.plan.queue_max:
-                return Refusal(unit.unit_id, RefusalReason.QUEUE_FULL, eta_seconds)
+            if full is not None:
+                return Refusal(unit.unit_id, full, eta_seconds)
             if unit.deadline is not None and now + eta_seconds > unit.deadline:
                 return Refusal(unit.unit_id, RefusalReason.DEADLINE, eta_seconds)
         self._enqueue(domain, waiting, now)
@@ -208,6 +216,7 @@ class Scheduler:
             if pool.production is not None and usage.tokens_output > 0:
                 pool.production.pace.learn(usage.tokens_output, now - flight.granted_at)
         self._pay(flight, charged, now)
+        self._pay_own(flight, usage, now, stands=True)
 
     def _fail(self, event: Failed, now: float) -> None:
         flight = self._land(event.unit_id)
@@ -221,6 +230,7 @@ class Scheduler:
         elif event.was_sent:
             charged = failed_amounts(charge, reserved)
         self._pay(flight, charged, now)
+        self._pay_own(flight, event.usage, now, stands=False)
         domain = self._domain_of.get(flight.waiting.unit.model)
         if event.requeue and domain is not None:
             again = flight.waiting.again()
@@ -243,6 +253,7 @@ class Scheduler:
                 charge = flight.placement.deployment.plan.charge
                 charged = settled_amounts(charge, charged, event.usage)
         self._pay(flight, charged, now)
+        self._pay_own(flight, event.usage if event.was_sent else None, now, stands=event.was_sent)
 
     def _land(self, unit_id: str) -> Flight | None:
         """Take a unit out of the air: the only way a reservation ends, so it ends once."""
@@ -263,6 +274,15 @@ class Scheduler:
         if queue is not None:
             difference_seconds = pool.cost_seconds(charged) - flight.waiting.cost_seconds
             queue.queue.correct(flight.waiting.unit.tenant, difference_seconds)
+
+    def _pay_own(self, flight: Flight, usage: Usage | None, now: float, *, stands: bool) -> None:
+        """The same in the tenant's own limits; without usage the estimate stands, or nothing."""
+        allowance = flight.placement.allowance
+        if allowance is not None:
+            reserved = own_amounts(flight.waiting.unit.estimate)
+            unknown = reserved if stands else {}
+            used = unknown if usage is None else own_amounts_used(usage)
+            allowance.settle(reserved, used, flight.granted_at, now)
 
     def _class_queue(self, waiting: Waiting) -> ClassQueue | None:
         domain = self._domain_of.get(waiting.unit.model)
@@ -324,8 +344,9 @@ class Scheduler:
             # What is in flight was taken from the old pool and is given back there.
             deployment.plan, deployment.pool = deployment_plan, pool
             self._deployments[deployment_plan.name] = deployment
+        self._allowances.adopt(plan.tenant_limits, now)
         self.domains = [
-            Domain(group, plan.classes, plan.tenant_weights, now)
+            Domain(group, plan.classes, plan.tenant_weights, self._allowances, now)
             for group in _competing(self._deployments)
         ]
         self._domain_of = {

@@ -44,6 +44,23 @@ CLASSES = (
 )
 
 
+OWN_RPM, OWN_TPM, OWN_SLOTS = 660, 150_000, 12
+"""Limits of tenant c's own, which it would pass if it were let."""
+
+
+class OwnLimit:
+    """The judge of one of a tenant's own limits: a bucket of a minute."""
+
+    def __init__(self, per_minute: float) -> None:
+        self.per_minute = self.level = per_minute
+        self.at = 0.0
+
+    def take(self, amount: float, now: float) -> None:
+        refilled = self.level + self.per_minute * (now - self.at) / 60
+        self.level, self.at = min(self.per_minute, refilled) - amount, now
+        assert amount <= 0 or self.level >= -1e-6 * self.per_minute, "a tenant passed its limit"
+
+
 class LongRun:
     """The scheduler, its judge, and books of every unit."""
 
@@ -59,6 +76,9 @@ class LongRun:
         self.waiting: dict[str, Unit] = {}
         self.flying: dict[str, Admitted] = {}
         self.ended: dict[str, str] = {}
+        self.own_flying: dict[str, Unit] = {}
+        self.own_requests, self.own_tokens = OwnLimit(OWN_RPM), OwnLimit(OWN_TPM)
+        self.own_waits = 0
         self.wait_seconds_max = 0.0
         self.number = 0
 
@@ -66,7 +86,9 @@ class LongRun:
         limits = LimitsPlan(
             {LimitName.RPM: float(RPM), LimitName.TPM: float(TPM)}, CONCURRENCY, BURST_SECONDS
         )
-        return Plan(CLASSES, (DeploymentPlan("one", ("m",), limits),), dict(self.weights))
+        own = LimitsPlan({LimitName.RPM: float(OWN_RPM), LimitName.TPM: float(OWN_TPM)}, OWN_SLOTS)
+        deployments = (DeploymentPlan("one", ("m",), limits),)
+        return Plan(CLASSES, deployments, dict(self.weights), {"c": own})
 
     def step(self) -> None:
         """One random thing happens; what is decided is judged."""
@@ -105,6 +127,7 @@ class LongRun:
     def _end(self, unit_id: str) -> Event:
         admitted = self.flying.pop(unit_id)
         self.world.finished(self.now, admitted, Usage(10, 5))
+        self._own_end(unit_id, 15)
         self._close(unit_id, "settled")
         return Settled(unit_id, Usage(10, 5))
 
@@ -134,6 +157,7 @@ class LongRun:
         if unit_id is None:
             return []
         self.world.finished(self.now, self.flying.pop(unit_id), None)
+        self._own_end(unit_id, None)
         self._close(unit_id, "cancelled")
         return [Cancelled(unit_id, was_sent=True)]
 
@@ -144,6 +168,7 @@ class LongRun:
             return []
         self.world.finished(self.now, self.flying.pop(unit_id), None)
         # The judge keeps the tokens of failed calls, so the ledger is told that they were used.
+        self._own_end(unit_id, 2)
         self._close(unit_id, "failed")
         return [Failed(unit_id, requeue=False, usage=Usage(1, 1))]
 
@@ -165,6 +190,19 @@ class LongRun:
         assert unit_id not in self.ended, f"{unit_id} ended twice: {self.ended[unit_id]}, {how}"
         self.ended[unit_id] = how
 
+    def _own_begin(self, unit: Unit) -> None:
+        """Tenant c's own limits, kept by the obvious arithmetic."""
+        if unit.tenant == "c":
+            self.own_requests.take(1, self.now)
+            self.own_tokens.take(unit.estimate.tokens_input + 50, self.now)
+            self.own_flying[unit.unit_id] = unit
+            assert len(self.own_flying) <= OWN_SLOTS
+
+    def _own_end(self, unit_id: str, tokens: int | None) -> None:
+        unit = self.own_flying.pop(unit_id, None)
+        if unit is not None and tokens is not None:
+            self.own_tokens.take(tokens - unit.estimate.tokens_input - 50, self.now)
+
     def _judge(self, events: list[Event]) -> None:
         decisions = self.scheduler.tick(self.now, events)
         for refusal in decisions.refusals:
@@ -180,6 +218,8 @@ class LongRun:
             admitted = self.world.admit(self.now, call)
             assert isinstance(admitted, Admitted), f"{grant} was beyond {admitted}"
             self.flying[grant.unit_id] = admitted
+            self._own_begin(unit)
+            self.own_waits += "tenant_limit" in grant.causes
             assert sum(grant.causes.values()) <= grant.wait_seconds + 6.0
             self.wait_seconds_max = max(self.wait_seconds_max, grant.wait_seconds)
 
@@ -198,4 +238,5 @@ def test_nothing_is_granted_that_the_provider_would_refuse(seed: int) -> None:
     pool = run.scheduler.deployment("one").pool
     assert 0 == pool.slots.in_use
     assert run.world.counters.requests_admitted > STEPS / 10, "it was a run worth the name"
+    assert run.own_waits > STEPS / 100, "a tenant's own limits were felt"
     assert run.wait_seconds_max < 120, "and nobody waited beyond the bound"
