@@ -17,10 +17,9 @@ from penstock.dispatch.planning import plan_of
 from penstock.errors import ConfigError
 from penstock.simulate import suite as suites
 from penstock.simulate.disturbances import NAMED
-from penstock.simulate.engine import Simulation
 from penstock.simulate.picture import draw
 from penstock.simulate.policies.ours import Ours
-from penstock.simulate.policies.table import BOUND, OURS, POLICIES
+from penstock.simulate.policies.table import BOUND, NEEDED, OURS, POLICIES
 from penstock.simulate.report import (
     Figures,
     Gate,
@@ -37,6 +36,7 @@ from penstock.simulate.workloads import Shape, scenario_of
 JSON_VERSION = 1
 EXIT_GATES = 1
 SECONDS_MAX = 86_400.0
+HOURS_MAX = 10_000.0
 
 
 class Wish(msgspec.Struct, frozen=True):
@@ -45,6 +45,7 @@ class Wish(msgspec.Struct, frozen=True):
     workload: str
     policies: tuple[str, ...]
     seconds: float
+    begin_hours: float
     seed: int
     load: float
     burst: str
@@ -52,6 +53,10 @@ class Wish(msgspec.Struct, frozen=True):
     disturbance: str
     as_json: bool
     picture: Path | None
+
+    def shape(self) -> Shape:
+        """The part of it that shapes a world, and is the same in all cells of the suite."""
+        return Shape(seconds=self.seconds, begin_seconds=self.begin_hours * 3600.0, seed=self.seed)
 
 
 @click.command()
@@ -82,6 +87,9 @@ class Wish(msgspec.Struct, frozen=True):
               help="Only these; may be repeated.")  # fmt: skip
 @click.option("--seconds", default=600.0, show_default=True,
               type=click.FloatRange(min=60, max=SECONDS_MAX), help="Virtual time.")  # fmt: skip
+@click.option("--begin-hours", default=0.0, show_default=True,
+              type=click.FloatRange(min=0, max=HOURS_MAX),
+              help="So much of the workload is left out before it begins.")  # fmt: skip
 @click.option("--seed", default=0, show_default=True, help="The same seed, the same result.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--picture", type=click.Path(path_type=Path, dir_okay=False, writable=True),
@@ -100,6 +108,7 @@ def simulate(**options: Any) -> int:
         workload=options["workload"],
         policies=tuple(options["policies"]),
         seconds=options["seconds"],
+        begin_hours=options["begin_hours"],
         seed=options["seed"],
         load=options["load"],
         burst=options["burst"],
@@ -119,12 +128,11 @@ def simulate(**options: Any) -> int:
 
 def _one(wish: Wish) -> int:
     """One workload, side by side."""
-    shape = Shape(
+    shape = msgspec.structs.replace(
+        wish.shape(),
         load=wish.load,
         burst_seconds=_burst_seconds(wish.burst),
         charge=wish.charge,
-        seconds=wish.seconds,
-        seed=wish.seed,
         disturbances=NAMED[wish.disturbance],
     )
     rows = suites.rows_of(wish.workload, wish.seconds, wish.seed)
@@ -133,8 +141,8 @@ def _one(wish: Wish) -> int:
     found, cpu_seconds = _play(scenario, policies, wish.picture)
     by_policy = {each.policy: each for each in found}
     held: list[Gate] = []
-    if OURS in by_policy and BOUND in by_policy:
-        held = gates(by_policy[OURS], by_policy[BOUND], scenario)
+    if by_policy.keys() >= set(NEEDED):
+        held = gates(by_policy, scenario)
     if wish.as_json:
         _print_json({"figures": found, "gates": held, "cpu_seconds": cpu_seconds})
     else:
@@ -153,7 +161,7 @@ def _what_if(wish: Wish, config: Config, changes: Sequence[str]) -> int:
     rows = suites.rows_of(wish.workload, wish.seconds, wish.seed)
     played = []
     for name, one in [("before", config), ("after", after)][: 2 if changes else 1]:
-        scenario = scenario_of_config(one, plan_of(one), rows, wish.seconds, wish.seed)
+        scenario = scenario_of_config(one, plan_of(one), rows, wish.shape())
         picture = wish.picture if one is after else None
         found, _ = _play(scenario, wish.policies or (OURS, BOUND), picture)
         played.append((name, found))
@@ -168,8 +176,8 @@ def _what_if(wish: Wish, config: Config, changes: Sequence[str]) -> int:
 
 
 def _suite(wish: Wish, traces: Path) -> int:
-    chosen = suites.cells(traces, wish.seconds, wish.seed)
-    policies = list(dict.fromkeys((OURS, BOUND, *(wish.policies or POLICIES))))
+    chosen = suites.cells(traces, wish.shape())
+    policies = list(dict.fromkeys((*NEEDED, *(wish.policies or POLICIES))))
     results: dict[int, suites.CellResult] = {}
     started = time.monotonic()
     for number, result in suites.play_all(chosen, policies):
@@ -183,14 +191,19 @@ def _suite(wish: Wish, traces: Path) -> int:
         )
     ordered = [results[number] for number in sorted(results)]
     missed = [each.name for each in ordered if any(not gate.holds for gate in each.gates)]
+    digest = _digest([each for cell in ordered for each in cell.figures])
     if wish.as_json:
-        _print_json({"cells": ordered, "missed": missed})
-    else:
-        _print_table(suites.cell_table(ordered))
+        _print_json({"cells": ordered, "missed": missed, "hash": digest})
+        return EXIT_GATES if missed else 0
+    for cell in ordered:
+        click.echo(cell.name)
+        _print_table(table(cell.figures))
         click.echo()
-        _print_table(suites.policy_table(ordered))
-        click.echo(f"hash {_digest([each for cell in ordered for each in cell.figures])}")
-        click.echo(f"{len(ordered) - len(missed)} of {len(ordered)} cells hold")
+    _print_table(suites.cell_table(ordered))
+    click.echo()
+    _print_table(suites.policy_table(ordered))
+    click.echo(f"hash {digest}")
+    click.echo(f"{len(ordered) - len(missed)} of {len(ordered)} cells hold")
     return EXIT_GATES if missed else 0
 
 
@@ -209,9 +222,7 @@ def _play(
 
 
 def _drawn(scenario: Scenario, policy: str, picture: Path) -> Figures:
-    entry = POLICIES[policy]
-    world = scenario.alone() if entry.is_bound else scenario
-    simulation = Simulation(world, entry.make, with_picture=True)
+    simulation = POLICIES[policy].simulation(scenario, with_picture=True)
     digest = simulation.run()
     found = figures(simulation, policy, digest, binding_limit(scenario))
     driver = simulation.policy

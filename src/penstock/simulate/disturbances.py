@@ -43,6 +43,11 @@ class Disturbances(msgspec.Struct, frozen=True):
     storm_share: float = 0.5
     outage: Span | None = None
 
+    def broken_seconds(self) -> float:
+        """How long the provider answers with nothing but refusals, or many without reason."""
+        spans = [span for span in (self.storm, self.outage) if span is not None]
+        return sum(span.end_seconds - span.begin_seconds for span in spans)
+
 
 NONE = Disturbances()
 

@@ -23,11 +23,17 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from penstock.providers.base import Failure, FailureKind
-from penstock.simulate.provider_world import Admitted, Denied, ProviderCall, ProviderWorld
+from penstock.simulate.provider_world import (
+    Admitted,
+    Denied,
+    ProviderCall,
+    ProviderLimits,
+    ProviderWorld,
+)
 from penstock.simulate.record import Record
 from penstock.simulate.runs import Call, Ending, Run
 from penstock.simulate.scenario import Scenario, Site
-from penstock.units import LimitName, LimitReading, Usage
+from penstock.units import ChargeModel, LimitName, LimitReading, Usage
 
 DRAIN_SECONDS = 900.0
 """How long urgent runs are given to end after the last arrival; what is left then has failed."""
@@ -77,12 +83,13 @@ class Simulation:
         make_policy: Callable[[Simulation], Policy],
         *,
         with_picture: bool = False,
+        make_world: Callable[[ProviderLimits, ChargeModel], ProviderWorld] = ProviderWorld,
     ) -> None:
         self.now = 0.0
         self.scenario = scenario
         self.random = Random(scenario.seed)  # noqa: S311 - seeded chance, no secret
         accounts = {
-            name: ProviderWorld(scenario.sites[number].limits, scenario.sites[number].plan.charge)
+            name: make_world(scenario.sites[number].limits, scenario.sites[number].plan.charge)
             for name, number in scenario.pools().items()
         }
         self.worlds = [accounts[site.plan.pool_name] for site in scenario.sites]
@@ -214,8 +221,8 @@ class Simulation:
         site = call.site
         call.accepted_at = sent_at
         self.record.accepted(call, self.now)
-        first_at = self.now + delay_seconds + self._timing.first_after(call)
-        end_at = first_at + self._timing.rest_after(call)
+        first_at = self.now + delay_seconds + self._timing.first_after(call.step)
+        end_at = first_at + self._timing.rest_after(call.step)
         if self.policy.reads_headers:
             late = self._disturbances.reorder_seconds
             way = self._one_way() + (late * self.random.random() if late else 0.0)

@@ -64,7 +64,7 @@ def draw(
 
 
 def _levels(simulation: Simulation, limit: LimitName, reserve: float | None) -> list[str]:
-    capacity = simulation.worlds[0].account(simulation.now, limit).capacity
+    capacity = _capacity(simulation, limit)
     seconds = simulation.scenario.seconds
     points = [
         (_x(sample.at, seconds), _level_y(sample.levels[0][limit] / capacity))
@@ -78,6 +78,13 @@ def _levels(simulation: Simulation, limit: LimitName, reserve: float | None) -> 
         parts.append(_polyline([(LEFT, y), (WIDTH - RIGHT, y)], "reserve"))
         parts.append(_text(WIDTH - RIGHT, y - 5, "reserve for urgent calls", "soft", anchor="end"))
     return parts
+
+
+def _capacity(simulation: Simulation, limit: LimitName) -> float:
+    world = simulation.worlds[0]
+    if limit is LimitName.CONCURRENCY:
+        return float(world.limits.concurrency or 1)
+    return world.account(simulation.now, limit).capacity
 
 
 def _waits(simulation: Simulation) -> list[str]:

@@ -320,8 +320,7 @@ class ProviderWorld:
         worst: LimitName | None = None
         longest = 0.0
         for name, gauge in self._gauges.items():
-            # Output charged as produced still needs room for its first token.
-            wait = gauge.wait_seconds(now, max(1.0, self._charge(name, call)))
+            wait = gauge.wait_seconds(now, self._room(name, call))
             if wait > longest:
                 worst, longest = name, wait
         if self._quantum is not None and self._quantum.wait_seconds(now, 1.0) > longest:
@@ -337,6 +336,10 @@ class ProviderWorld:
             requested=self._charge(worst, call),
             too_large=too_large,
         )
+
+    def _room(self, name: LimitName, call: ProviderCall) -> float:
+        """What must be there: output charged as produced still needs room for its first token."""
+        return max(1.0, self._charge(name, call))
 
     def _charge(self, name: LimitName, call: ProviderCall) -> float:
         if name in (LimitName.RPM, LimitName.RPD):

@@ -51,6 +51,8 @@ class Record:
         self._rates = {
             number: scenario.sites[number].rates() for number in scenario.pools().values()
         }
+        self._rates_in_all = scenario.rates()
+        self._slots = scenario.slots()
         self._charge = scenario.sites[0].plan.charge
         self._waiting = 0
         self._unused_seen: dict[tuple[int, LimitName], float] = {}
@@ -129,10 +131,13 @@ class Record:
 
     def sample(self, now: float) -> None:
         """Note the levels."""
-        levels = [
-            {limit: self._worlds[site].account(now, limit).level for limit in rates}
-            for site, rates in self._rates.items()
-        ]
+        levels = []
+        for site, rates in self._rates.items():
+            world = self._worlds[site]
+            levels.append({limit: world.account(now, limit).level for limit in rates})
+            slots = world.limits.concurrency
+            if slots is not None:
+                levels[-1][LimitName.CONCURRENCY] = float(slots - world.counters.in_flight)
         self.samples.append(Sample(now, levels, self._waiting))
 
     def _unqueue(self, call: Call) -> None:
@@ -171,7 +176,8 @@ class Record:
         amounts = charged_amounts(
             self._charge, (step.tokens_input, step.tokens_output, step.tokens_output_max)
         )
-        return max((amounts[name] / rate for name, rate in self._rates[0].items()), default=0.0)
+        costs = [amounts[name] / rate for name, rate in self._rates_in_all.items()]
+        return max(costs, default=1.0 / (self._slots or 1))
 
 
 def _is_used_up(account: Account) -> bool:

@@ -10,7 +10,7 @@ from penstock.limits.pool import LimitsPlan
 from penstock.scheduler.plan import ClassPlan, DeploymentPlan, Plan
 from penstock.simulate.disturbances import NONE, Disturbances
 from penstock.simulate.provider_world import ProviderLimits
-from penstock.simulate.runs import Call, Run
+from penstock.simulate.runs import Run, Step
 from penstock.units import PERIOD_SECONDS, ChargeModel, LimitName
 
 
@@ -23,13 +23,17 @@ class Timing(msgspec.Struct, frozen=True):
     seconds_per_token_input: float = 2e-5
     tokens_per_second: float = 80.0
 
-    def first_after(self, call: Call) -> float:
+    def first_after(self, step: Step) -> float:
         """Seconds from admission to the first token."""
-        return self.first_token_seconds + self.seconds_per_token_input * call.step.tokens_input
+        return self.first_token_seconds + self.seconds_per_token_input * step.tokens_input
 
-    def rest_after(self, call: Call) -> float:
+    def rest_after(self, step: Step) -> float:
         """Seconds from the first token to the last."""
-        return call.step.tokens_output / self.tokens_per_second
+        return step.tokens_output / self.tokens_per_second
+
+    def answer_seconds(self, step: Step) -> float:
+        """Seconds from admission to the last token: so long it has a slot."""
+        return self.first_after(step) + self.rest_after(step)
 
 
 class Site(msgspec.Struct, frozen=True):
@@ -93,14 +97,21 @@ class Scenario(msgspec.Struct, frozen=True):
                 found[limit] = found.get(limit, 0.0) + rate
         return found
 
+    def slots(self) -> int | None:
+        """How many calls may run at once over all accounts; None where one has no such limit."""
+        found = [self.sites[number].limits.concurrency for number in self.pools().values()]
+        slots = [each for each in found if each is not None]
+        return sum(slots) if len(slots) == len(found) else None
+
     def rank(self, class_name: str) -> int:
         """The rank of a class; the most urgent one has the lowest."""
         return next(each.rank for each in self.classes if each.name == class_name)
 
-    def alone(self) -> Scenario:
-        """The same world with the most urgent class's runs and nobody else's."""
-        first = min(self.classes, key=lambda each: each.rank).name
-        runs = [run for run in self.runs if run.class_name == first]
+    def alone(self, classes: int = 1) -> Scenario:
+        """The same world with the runs of the most urgent classes, so many, and nobody else's."""
+        ranked = sorted(self.classes, key=lambda each: each.rank)
+        first = {each.name for each in ranked[:classes]}
+        runs = [run for run in self.runs if run.class_name in first]
         return msgspec.structs.replace(self, runs=runs)
 
 

@@ -1,7 +1,7 @@
-"""The suite: every trace under every load, burst and charge model, then under disturbances.
+"""The suite: every trace under every load, burst and charge model; disturbances; and beyond.
 
 Each cell is played by every policy and by the bounds; ours is held to the gates. Cells are
-independent, so they are played in two processes; the result does not depend on how many.
+independent, so they are played in several processes; the result does not depend on how many.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from itertools import product
 from multiprocessing.connection import wait
 from pathlib import Path
 from statistics import median
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -36,21 +36,37 @@ from penstock.simulate.workloads import (
 LOADS = (0.8, 1.2, 3.0)
 BURSTS: tuple[float | None, ...] = (60.0, 10.0, 2.0, None)
 CHARGES: tuple[Literal["anthropic", "openai"], ...] = ("anthropic", "openai")
-PROCESSES = 2
-DISTURBED_LOAD = 1.2
-DISTURBED_BURSTS = (60.0, 10.0)
-REQUESTS_BIND = "mooncake_conv"
-"""Where this trace is played, requests bind, not tokens: its prompts are the largest."""
+PROCESSES_MAX = 8
+"""Each holds a trace or two and one cell: some 150 MB."""
+
+SPECIAL_LOAD = 1.2
+SPECIAL_BURSTS = (60.0, 10.0)
+BEYOND_BURST = 10.0
+BEYOND: dict[str, dict[str, Any]] = {
+    "requests-by-second": {"binding": "requests", "request_window_seconds": 1.0},
+    "requests-by-10s": {"binding": "requests", "request_window_seconds": 10.0},
+    "slots": {"binding": "slots"},
+    "two-accounts": {"accounts": 2},
+    "shared-account": {"deployments": 3},
+    "accounts-and-deployments": {"accounts": 2, "deployments": 2},
+}
+"""What is unlike the grid, by name."""
+
+REQUESTS_BIND = "mooncake"
+"""Where a trace of that name is played, requests bind, not tokens: its prompts are the largest."""
 
 TRACES = ("azure2023_code", "azure2023_conv", "mooncake_conv", "ragpulse", "servegen_tenants")
 """The traces that a directory is expected to hold; others in it are played, too."""
 
 
 class Cell(msgspec.Struct, frozen=True):
-    """One world of the suite: a file or the name of a synthetic pattern, and a shape."""
+    """One world of the suite: a file or the name of a synthetic pattern, and a shape.
+
+    ``special`` says what is unlike the cells of the grid: a disturbance, or other limits.
+    """
 
     workload: str
-    disturbance: str
+    special: str
     shape: Shape
 
     @property
@@ -60,7 +76,7 @@ class Cell(msgspec.Struct, frozen=True):
         burst = "window" if burst_seconds is None else f"{burst_seconds:g}s"
         trace = Path(self.workload).stem
         words = [trace, f"{self.shape.load:g}x", burst, self.shape.charge]
-        return " ".join(words if self.disturbance == "none" else [*words, self.disturbance])
+        return " ".join([*words, self.special] if self.special else words)
 
 
 class CellResult(msgspec.Struct, frozen=True):
@@ -78,34 +94,54 @@ def samples() -> Path:
     return shipped if shipped.is_dir() else package.parents[1] / "tests" / "data" / "traces"
 
 
-def cells(traces: Path, seconds: float, seed: int) -> list[Cell]:
-    """All cells for the traces in a directory. Raises ConfigError where there are none."""
+def cells(traces: Path, base: Shape) -> list[Cell]:
+    """All cells for the traces in a directory. Raises ConfigError where there are none.
+
+    ``base`` says from where in each trace, with which seed and for how long.
+    """
     files = sorted(traces.glob("*.csv"))
     if not files:
         raise ConfigError([f"{traces}: there is no trace (*.csv) in it"])
-    base = Shape(seconds=seconds, seed=seed)
-    found = []
+    return [*_grid(files, base), *_disturbed(files[0], base), *_beyond(files[0], base)]
+
+
+def _grid(files: Sequence[Path], base: Shape) -> Iterator[Cell]:
+    """Every trace, load, burst and charge model."""
     for file, load, burst, charge in product(files, LOADS, BURSTS, CHARGES):
         shape = msgspec.structs.replace(
             _bound_by(file.stem, base), load=load, burst_seconds=burst, charge=charge
         )
-        found.append(Cell(str(file), "none", shape))
-    workloads = [str(files[0]), "bursts"]
+        yield Cell(str(file), "", shape)
+
+
+def _disturbed(file: Path, base: Shape) -> Iterator[Cell]:
+    """What goes wrong, on a trace and on bursts."""
     disturbed = [name for name in NAMED if name != "none"]
-    for workload, name, burst, charge in product(workloads, disturbed, DISTURBED_BURSTS, CHARGES):
+    workloads = [str(file), "bursts"]
+    for workload, name, burst, charge in product(workloads, disturbed, SPECIAL_BURSTS, CHARGES):
         shape = msgspec.structs.replace(
             _bound_by(Path(workload).stem, base),
-            load=DISTURBED_LOAD,
+            load=SPECIAL_LOAD,
             burst_seconds=burst,
             charge=charge,
             disturbances=NAMED[name],
         )
-        found.append(Cell(workload, name, shape))
-    return found
+        yield Cell(workload, name, shape)
+
+
+def _beyond(file: Path, base: Shape) -> Iterator[Cell]:
+    """Limits of other kinds, and several accounts and deployments behind one name."""
+    for workload, (name, changes), charge in product(
+        (str(file), "bursts"), BEYOND.items(), CHARGES
+    ):
+        shape = msgspec.structs.replace(
+            base, load=SPECIAL_LOAD, burst_seconds=BEYOND_BURST, charge=charge, **changes
+        )
+        yield Cell(workload, name, shape)
 
 
 def _bound_by(trace: str, shape: Shape) -> Shape:
-    if trace == REQUESTS_BIND:
+    if trace.startswith(REQUESTS_BIND):
         return msgspec.structs.replace(shape, binding="requests")
     return shape
 
@@ -126,14 +162,14 @@ def play_cell(cell: Cell, policies: Sequence[str]) -> CellResult:
     rows = rows_of(cell.workload, cell.shape.seconds, cell.shape.seed)
     scenario = scenario_of(cell.name, rows, cell.shape)
     figures = {policy: play(scenario, policy) for policy in policies}
-    found = gates(figures[OURS], figures[BOUND], scenario)
-    return CellResult(cell.name, list(figures.values()), found)
+    return CellResult(cell.name, list(figures.values()), gates(figures, scenario))
 
 
 def play_all(chosen: Sequence[Cell], policies: Sequence[str]) -> Iterator[tuple[int, CellResult]]:
-    """Play cells in two processes; gives the number of each with its result, as they end."""
+    """Play cells side by side; gives the number of each with its result, as they end."""
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(PROCESSES, context, initializer=_end_with_parent) as pool:
+    processes = min(PROCESSES_MAX, os.cpu_count() or 1)
+    with ProcessPoolExecutor(processes, context, initializer=_end_with_parent) as pool:
         pending = {
             pool.submit(play_cell, cell, policies): number for number, cell in enumerate(chosen)
         }

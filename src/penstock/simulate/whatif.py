@@ -19,7 +19,13 @@ from penstock.scheduler.plan import Plan
 from penstock.simulate.provider_world import ProviderLimits
 from penstock.simulate.runs import Run, Step
 from penstock.simulate.scenario import Scenario, Site
-from penstock.simulate.workloads import CHAIN_STEPS_MAX, TOOL_SECONDS, Row, output_maximum
+from penstock.simulate.workloads import (
+    CHAIN_STEPS_MAX,
+    TOOL_SECONDS,
+    Row,
+    Shape,
+    output_maximum,
+)
 from penstock.units import PERIOD_SECONDS
 
 CHANGEABLE = ("deployments", "classes", "tenants")
@@ -71,10 +77,11 @@ def _value(change: str, text: str, before: Any) -> Any:
         return text
 
 
-def scenario_of_config(
-    config: Config, plan: Plan, rows: Sequence[Row], seconds: float, seed: int
-) -> Scenario:
-    """The world of a configuration. Raises ConfigError where a row does not fit it."""
+def scenario_of_config(config: Config, plan: Plan, rows: Sequence[Row], shape: Shape) -> Scenario:
+    """The world of a configuration: of ``shape`` count its times and its seed.
+
+    Raises ConfigError where a row does not fit it.
+    """
     if not plan.deployments:
         raise ConfigError(["the configuration names no deployment: there is nothing to simulate"])
     stated: dict[str, ProviderLimits] = {}
@@ -83,16 +90,16 @@ def scenario_of_config(
         if not _has_rates(stated.get(deployment.pool_name)):
             stated[deployment.pool_name] = limits
     sites = tuple(Site(deployment, stated[deployment.pool_name]) for deployment in plan.deployments)
-    if not any(site.rates() for site in sites):
-        raise ConfigError(["no deployment states a rate (rpm, tpm ...): nothing would ever wait"])
+    if not any(site.rates() or site.limits.concurrency for site in sites):
+        raise ConfigError(["no deployment states a limit (rpm, tpm ...): nothing would ever wait"])
     return Scenario(
         name="configuration",
         sites=sites,
         classes=plan.classes,
-        runs=_runs(plan, rows, seconds),
-        seconds=seconds,
-        settling_seconds=min(120.0, seconds / 5),
-        seed=seed,
+        runs=_runs(plan, rows, shape),
+        seconds=shape.seconds,
+        settling_seconds=min(120.0, shape.seconds / 5),
+        seed=shape.seed,
         tenant_weights=plan.tenant_weights,
     )
 
@@ -118,7 +125,7 @@ def _limits(table: DeploymentTable) -> ProviderLimits:
     )
 
 
-def _runs(plan: Plan, rows: Sequence[Row], seconds: float) -> list[Run]:
+def _runs(plan: Plan, rows: Sequence[Row], shape: Shape) -> list[Run]:
     models: dict[str, str] = {}
     for deployment in plan.deployments:
         for model in deployment.models:
@@ -133,9 +140,14 @@ def _runs(plan: Plan, rows: Sequence[Row], seconds: float) -> list[Run]:
         if row.class_name and row.class_name not in classes:
             known = ", ".join(sorted(classes))
             raise ConfigError([f"the workload names the class {row.class_name!a}, not {known}"])
-    first = rows[0].at
+    first = rows[0].at + shape.begin_seconds
+    found = [row for row in rows if first <= row.at < first + shape.seconds]
+    if not found:
+        hours = (rows[-1].at - rows[0].at) / 3600
+        begin = f"{shape.begin_seconds / 3600:g} h"
+        raise ConfigError([f"the workload has no calls after {begin}; it has {hours:.2f} h"])
     runs = []
-    for number, group in enumerate(_groups(rows, first + seconds)):
+    for number, group in enumerate(_groups(found)):
         row = group[0]
         runs.append(
             Run(
@@ -164,13 +176,11 @@ def _steps(group: Sequence[Row]) -> Sequence[Step]:
     ]
 
 
-def _groups(rows: Sequence[Row], until: float) -> list[list[Row]]:
+def _groups(rows: Sequence[Row]) -> list[list[Row]]:
     """Rows of one session, up to five, are one chain; others stand alone."""
     groups: list[list[Row]] = []
     open_groups: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
-        if row.at >= until:
-            break
         key = (row.session, row.tenant, row.class_name)
         group = open_groups.get(key) if row.session else None
         if group is None or len(group) == CHAIN_STEPS_MAX:

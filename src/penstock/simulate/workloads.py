@@ -33,7 +33,13 @@ from penstock.scheduler.plan import ClassPlan, DeploymentPlan
 from penstock.simulate.disturbances import NONE, Disturbances
 from penstock.simulate.provider_world import ANTHROPIC_CHARGE, OPENAI_CHARGE, ProviderLimits
 from penstock.simulate.runs import Run, Step
-from penstock.simulate.scenario import Scenario, Site, charged_amounts, limits_plan
+from penstock.simulate.scenario import (
+    Scenario,
+    Site,
+    Timing,
+    charged_amounts,
+    limits_plan,
+)
 from penstock.units import ChargeModel, LimitName
 
 INTERACTIVE_SHARE = 0.35
@@ -77,13 +83,19 @@ class Row(NamedTuple):
 class Shape(msgspec.Struct, frozen=True):
     """What is varied between the cells of the suite.
 
-    ``burst_seconds`` None stands for fixed windows of a minute.
+    ``burst_seconds`` None stands for fixed windows of a minute; ``request_window_seconds`` is a
+    sub-window on requests beside the minute. The limits are divided among so many ``accounts``,
+    each with so many ``deployments``. ``begin_seconds``: so much of a trace is left out.
     """
 
     load: float = 1.2
     burst_seconds: float | None = 60.0
     charge: Literal["anthropic", "openai"] = "anthropic"
-    binding: Literal["tokens", "requests"] = "tokens"
+    binding: Literal["tokens", "requests", "slots"] = "tokens"
+    request_window_seconds: float | None = None
+    accounts: int = 1
+    deployments: int = 1
+    begin_seconds: float = 0.0
     seconds: float = 600.0
     settling_seconds: float = 120.0
     seed: int = 0
@@ -155,23 +167,22 @@ def scenario_of(name: str, rows: Sequence[Row], shape: Shape) -> Scenario:
     """A world in which ``rows`` are the interactive work; see the module's head."""
     chance = Random(shape.seed)  # noqa: S311 - seeded chance, no secret
     charge = CHARGES[shape.charge]
-    window = _window(rows, shape.seconds, shape.seed, chance)
+    window = _window(rows, shape, chance)
     limits = _limits(window, shape, charge)
-    fitted = [_fitted(row, limits) for row in window]
+    account = _divided(limits, shape.accounts)
+    fitted = [_fitted(row, account) for row in window]
     runs = _interactive(fitted, chance)
-    binding = _binding(limits, charge, runs)
-    draw = _Draw(fitted, limits, chance)
-    capacity = getattr(limits, binding.value) / 60.0 * shape.seconds
-    runs += _standard(draw, binding, charge, STANDARD_SHARE * capacity, shape.seconds)
+    draw = _Draw(fitted, account, chance)
+    load = _load(limits, shape, charge, runs)
+    runs += _standard(draw, load, STANDARD_SHARE * load.capacity, shape.seconds)
     left = shape.load - INTERACTIVE_SHARE - STANDARD_SHARE
     sizes = BATCH_SIZES if shape.binding == "tokens" else (1.0,) * len(BATCH_SIZES)
     for tenant, size in enumerate(sizes):
-        volume = max(0.0, left) * capacity * BATCH_VOLUMES[tenant] / sum(BATCH_VOLUMES)
-        runs += _batch(draw, binding, charge, volume, shape.seconds, tenant, size)
-    plan = DeploymentPlan("deployment", (MODEL,), limits_plan(limits, shape.disturbances), charge)
+        volume = max(0.0, left) * load.capacity * BATCH_VOLUMES[tenant] / sum(BATCH_VOLUMES)
+        runs += _batch(draw, load, volume, shape.seconds, tenant, size)
     return Scenario(
         name=name,
-        sites=(Site(plan, limits),),
+        sites=_sites(account, shape, charge),
         classes=classes_built_in(),
         runs=sorted(runs, key=lambda run: run.arrival),
         seconds=shape.seconds,
@@ -181,15 +192,71 @@ def scenario_of(name: str, rows: Sequence[Row], shape: Shape) -> Scenario:
     )
 
 
-def _window(rows: Sequence[Row], seconds: float, seed: int, chance: Random) -> list[Row]:
-    """So many seconds of a trace, from its beginning or, for a seed other than 0, from anywhere.
+def _sites(account: ProviderLimits, shape: Shape, charge: ChargeModel) -> tuple[Site, ...]:
+    """Deployments of the one model, those of an account in one pool."""
+    told = limits_plan(account, shape.disturbances)
+    if shape.accounts == shape.deployments == 1:
+        return (Site(DeploymentPlan("deployment", (MODEL,), told, charge), account),)
+    return tuple(
+        Site(
+            DeploymentPlan(
+                f"deployment-{pool}-{number}", (MODEL,), told, charge, pool=f"account-{pool}"
+            ),
+            account,
+        )
+        for pool in range(shape.accounts)
+        for number in range(shape.deployments)
+    )
+
+
+def _divided(limits: ProviderLimits, accounts: int) -> ProviderLimits:
+    """What one of several equal accounts has."""
+    if accounts == 1:
+        return limits
+
+    def part(amount: float | None) -> float | None:
+        return None if amount is None else max(1.0, amount / accounts)
+
+    slots = limits.concurrency
+    return msgspec.structs.replace(
+        limits,
+        rpm=part(limits.rpm),
+        tpm=part(limits.tpm),
+        itpm=part(limits.itpm),
+        otpm=part(limits.otpm),
+        concurrency=None if slots is None else max(1, slots // accounts),
+    )
+
+
+class _Load(NamedTuple):
+    """What work is measured in: a step's part of the binding limit, and the whole of it."""
+
+    cost: Callable[[Step], float]
+    capacity: float
+
+
+def _load(limits: ProviderLimits, shape: Shape, charge: ChargeModel, runs: Sequence[Run]) -> _Load:
+    if limits.concurrency is not None:
+        return _Load(_slot_seconds, limits.concurrency * shape.seconds)
+    binding = _binding(limits, charge, runs)
+    capacity = getattr(limits, binding.value) / 60.0 * shape.seconds
+    return _Load(lambda step: _amounts(charge, step)[binding], capacity)
+
+
+def _slot_seconds(step: Step) -> float:
+    """How long a call holds its slot."""
+    return Timing().answer_seconds(step)
+
+
+def _window(rows: Sequence[Row], shape: Shape, chance: Random) -> list[Row]:
+    """So many seconds of a trace, from where it shall begin or, for a seed, from anywhere later.
 
     It is played faster where it is thin, and starts again at its end.
     """
-    first = rows[0].at
+    first, seconds = rows[0].at, shape.seconds
     span = max(1.0, (rows[-1].at - first) * (1 + 1 / len(rows)))
     faster = max(1.0, ROWS_PER_SECOND_MIN * span / len(rows))
-    begin = chance.random() * span if seed else 0.0
+    begin = (shape.begin_seconds + (chance.random() * span if shape.seed else 0.0)) % span
     found: list[Row] = []
     for lap in range(math.ceil((seconds * faster + begin) / span) + 1):
         for row in rows:
@@ -218,21 +285,34 @@ def _limits(rows: Sequence[Row], shape: Shape, charge: ChargeModel) -> ProviderL
 
     binds = shape.binding == "tokens"
     tokens = INTERACTIVE_SHARE if binds else OTHER_TOKENS_SHARE
+    slots = None
+    if shape.binding == "slots":
+        held_seconds = sum(_slot_seconds(_step(row)) for row in rows)
+        slots = max(1, round(held_seconds / shape.seconds / INTERACTIVE_SHARE))
     fixed = shape.burst_seconds is None
-    rpm = limit_for(LimitName.RPM, REQUESTS_SHARE if binds else INTERACTIVE_SHARE)
+    by_requests = shape.binding == "requests"
+    rpm = limit_for(LimitName.RPM, INTERACTIVE_SHARE if by_requests else REQUESTS_SHARE)
+    if shape.request_window_seconds is not None:
+        # Whole requests in each sub-window: else these, not the minute, would be the limit.
+        windows = 60.0 / shape.request_window_seconds
+        rpm = windows * math.ceil(rpm / windows)
     burst_seconds = 60.0 if shape.burst_seconds is None else shape.burst_seconds
     if charge.output_at_admission == "none":
         return ProviderLimits(
             rpm=rpm,
             itpm=limit_for(LimitName.ITPM, tokens),
             otpm=limit_for(LimitName.OTPM, OTHER_TOKENS_SHARE),
+            concurrency=slots,
             burst_seconds=burst_seconds,
+            quantum_seconds=shape.request_window_seconds,
             fixed_window=fixed,
         )
     return ProviderLimits(
         rpm=rpm,
         tpm=limit_for(LimitName.TPM, tokens),
+        concurrency=slots,
         burst_seconds=burst_seconds,
+        quantum_seconds=shape.request_window_seconds,
         fixed_window=fixed,
     )
 
@@ -334,14 +414,12 @@ class _Draw:
         )
 
 
-def _standard(
-    draw: _Draw, binding: LimitName, charge: ChargeModel, volume: float, seconds: float
-) -> list[Run]:
+def _standard(draw: _Draw, load: _Load, volume: float, seconds: float) -> list[Run]:
     runs: list[Run] = []
     taken = 0.0
     while taken < volume:
         step = draw.step()
-        taken += _amounts(charge, step)[binding]
+        taken += load.cost(step)
         tenant = f"service-{len(runs) % STANDARD_TENANTS}"
         at, patience = draw.chance.uniform(0, seconds), draw.chance.uniform(*DEADLINE_SECONDS)
         runs.append(Run(f"s{len(runs)}", MODEL, tenant, "standard", at, (step,), patience))
@@ -349,13 +427,7 @@ def _standard(
 
 
 def _batch(
-    draw: _Draw,
-    binding: LimitName,
-    charge: ChargeModel,
-    volume: float,
-    seconds: float,
-    tenant: int,
-    size: float,
+    draw: _Draw, load: _Load, volume: float, seconds: float, tenant: int, size: float
 ) -> list[Run]:
     """Jobs dumped at four times, the first near the beginning, the last before four fifths."""
     runs: list[Run] = []
@@ -364,7 +436,7 @@ def _batch(
         taken = 0.0
         while taken < volume / BATCH_DUMPS:
             step = draw.step(size)
-            taken += _amounts(charge, step)[binding]
+            taken += load.cost(step)
             name = f"b{tenant}.{len(runs)}"
             runs.append(Run(name, MODEL, f"job-{tenant}", "batch", at, (step,)))
     return runs

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 
-FAST = ("--seconds", "120", "--policy", "penstock", "--policy", "alone-fifo")
+FAST = (
+    "--seconds", "120",
+    "--policy", "penstock", "--policy", "alone-fifo", "--policy", "alone-urgent",
+)  # fmt: skip
 
 
 def test_a_workload_side_by_side(penstock):
     ended = penstock("simulate", "--workload", "poisson", *FAST, "--policy", "fifo")
 
     assert ended.code == 0, ended.out
-    assert [line.split()[0] for line in ended.out.splitlines()[1:5]] == [
-        "policy", "penstock", "alone-fifo", "fifo",
+    assert [line.split()[0] for line in ended.out.splitlines()[1:6]] == [
+        "policy", "penstock", "alone-fifo", "alone-urgent", "fifo",
     ]  # fmt: skip
     assert "bounds hold" in ended.out
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from penstock.simulate.disturbances import Disturbances, Span
+from penstock.simulate.policies.table import NEEDED
 from penstock.simulate.provider_world import ProviderLimits
 from penstock.simulate.report import gates, play, spread, table
+from penstock.simulate.slots import use_of_slots
 
 LIMITS = ProviderLimits(rpm=600, burst_seconds=10)
 
@@ -68,19 +71,86 @@ def test_a_refusal_is_no_failure_and_spoils_the_goodput(worlds):
     assert found.goodput == pytest.approx(1 - found.refused / 300)
 
 
+def played(scenario):
+    return {policy: play(scenario, policy) for policy in NEEDED}
+
+
 def test_gates_say_by_how_much_they_are_missed(worlds):
     runs = [worlds.run(f"i{n}", n * 0.2, steps=3) for n in range(100)]
     scenario = worlds.scenario(runs, LIMITS)
-    bound = play(scenario, "alone-fifo")
-    ours = play(scenario, "penstock")
+    found = played(scenario)
 
-    assert all(gate.holds for gate in gates(ours, bound, scenario))
+    assert all(gate.holds for gate in gates(found, scenario))
+    ours = found["penstock"]
     slow = msgspec.structs.replace(
         ours, chain=msgspec.structs.replace(ours.chain, p99=2 * ours.chain.p99), failures=1
     )
-    missed = {gate.name: gate for gate in gates(slow, bound, scenario) if not gate.holds}
+    missed = {
+        gate.name: gate for gate in gates({**found, "penstock": slow}, scenario) if not gate.holds
+    }
     assert missed.keys() == {"chain p99", "failures"}
-    assert missed["chain p99"].bound == pytest.approx(1.1 * bound.chain.p99 + 0.1)
+    assert missed["chain p99"].bound == pytest.approx(1.1 * found["alone-fifo"].chain.p99 + 0.1)
+
+
+def test_standard_work_need_not_keep_more_deadlines_than_urgent_work_leaves_it(worlds):
+    """Urgent calls take the limit for 30 s; half of the standard ones would have to go then."""
+    limits = ProviderLimits(rpm=60, burst_seconds=1)
+    runs = [worlds.run(f"i{n}", 10.0) for n in range(30)]
+    runs += [worlds.run(f"s{n}", 10.0 + n, "standard", patience_seconds=5.0) for n in range(45)]
+    scenario = worlds.scenario(runs, limits)
+    found = played(scenario)
+    [goodput] = [gate for gate in gates(found, scenario) if gate.name == "goodput"]
+
+    assert goodput.bound == found["alone-urgent"].goodput
+    assert goodput.bound == pytest.approx(20 / 45, abs=0.1)
+
+
+def test_a_storm_has_to_be_over_soon_after_its_end(worlds):
+    storm = Disturbances(storm=Span(10.0, 15.0))
+    runs = [worlds.run(f"i{n}", n * 0.5, steps=2) for n in range(100)]
+    scenario = worlds.scenario(runs, LIMITS, disturbances=storm)
+    found = played(scenario)
+    held = {gate.name: gate for gate in gates(found, scenario)}
+
+    assert held["chain p99"].bound == pytest.approx(1.25 * found["alone-fifo"].chain.p99 + 16.0)
+    assert held["lost"].bound == pytest.approx((5.0 + 15.0) / 60.0)
+
+
+def test_where_slots_bind_their_use_is_counted_and_the_next_free_one_may_be_waited_for(worlds):
+    """Two slots, calls of a second: twenty of them hold both for ten seconds."""
+    limits = ProviderLimits(rpm=6_000, concurrency=2)
+    runs = [worlds.run(f"i{n}", 20.0, output=56) for n in range(20)]
+    scenario = worlds.scenario(runs, limits)
+    found = played(scenario)
+
+    ours = found["penstock"]
+    assert ours.binding == "concurrency"
+    assert ours.use == pytest.approx(20 * 1.042 / (2 * 60.0), abs=0.005)
+    assert ours.lost == 0.0
+    held = {gate.name: gate for gate in gates(found, scenario)}
+    assert held["wait p99"].bound == pytest.approx(
+        1.15 * found["alone-fifo"].wait_single.p99 + 0.1 + 4.605 * 1.042 / 2, abs=0.01
+    )
+
+
+def test_a_free_slot_is_lost_while_somebody_waits(worlds):
+    runs = [worlds.run(f"i{n}", 20.0, output=56) for n in range(3)]
+    scenario = worlds.scenario(runs, ProviderLimits(rpm=60, concurrency=2, burst_seconds=1))
+    simulation, _ = worlds.played(scenario, "alone-fifo")
+
+    _, lost = use_of_slots(scenario, simulation.record.calls)
+    assert lost == pytest.approx((1.0 + 1.0) / 120.0, abs=0.005), "one is sent each second"
+
+
+def test_the_bound_on_batch_waits_knows_windows(worlds):
+    """A window that urgent calls have used up keeps batch out until its end."""
+    limits = ProviderLimits(rpm=60, fixed_window=True)
+    runs = [worlds.run("b0", 61.0, "batch")]
+    runs += [worlds.run(f"i{n}", 60.5) for n in range(60)]
+    ours = play(worlds.scenario(runs, limits, seconds=180.0), "penstock")
+
+    assert ours.wait_batch.maximum > 50.0
+    assert ours.wait_batch_over_bound < 1.0
 
 
 def test_a_table_has_a_cell_for_each_head(worlds):

@@ -10,7 +10,7 @@ from penstock.dispatch.planning import plan_of
 from penstock.errors import ConfigError
 from penstock.simulate.report import play
 from penstock.simulate.whatif import changed, scenario_of_config
-from penstock.simulate.workloads import Row
+from penstock.simulate.workloads import Row, Shape
 
 CONFIG = msgspec.convert(
     {
@@ -20,6 +20,7 @@ CONFIG = msgspec.convert(
     },
     Config,
 )
+SHAPE = Shape(seconds=120.0)
 ROWS = [Row(n * 0.5, 100, 10, class_name="interactive", model="gpt") for n in range(240)]
 
 
@@ -53,7 +54,7 @@ def test_a_bad_change_is_told(change, said):
 def test_twice_the_limit_halves_the_wait():
     waits = []
     for config in (CONFIG, changed(CONFIG, "deployments.gpt.4.rpm=2x")):
-        scenario = scenario_of_config(config, plan_of(config), ROWS, 120.0, 0)
+        scenario = scenario_of_config(config, plan_of(config), ROWS, SHAPE)
         waits.append(play(scenario, "penstock").wait.p95)
 
     assert waits[0] > 45.0
@@ -67,7 +68,7 @@ def test_rows_keep_what_they_name_and_sessions_are_chains():
         Row(7.0, 30, 1, tenant="b", class_name="batch", deadline_seconds=9.0),
         Row(500.0, 40, 1),
     ]
-    runs = scenario_of_config(CONFIG, plan_of(CONFIG), rows, 120.0, 0).runs
+    runs = scenario_of_config(CONFIG, plan_of(CONFIG), rows, SHAPE).runs
 
     assert [(run.arrival, run.tenant, run.class_name, len(run.steps)) for run in runs] == [
         (0.0, "a", "interactive", 2),
@@ -77,16 +78,44 @@ def test_rows_keep_what_they_name_and_sessions_are_chains():
     assert {run.model for run in runs} == {"openai/gpt"}
 
 
+def test_what_comes_before_the_beginning_is_left_out():
+    rows = [Row(100.0, 10, 1), Row(3_700.0, 20, 1), Row(3_760.0, 30, 1)]
+    later = Shape(seconds=200.0, begin_seconds=3_500.0)
+    runs = scenario_of_config(CONFIG, plan_of(CONFIG), rows, later).runs
+
+    assert [(run.arrival, run.steps[0].tokens_input) for run in runs] == [(100.0, 20), (160.0, 30)]
+    with pytest.raises(ConfigError, match=r"no calls after 2 h; it has 1\.02 h"):
+        scenario_of_config(
+            CONFIG, plan_of(CONFIG), rows, Shape(seconds=60.0, begin_seconds=7_200.0)
+        )
+
+
+def test_calls_at_once_may_be_the_only_limit():
+    tables = msgspec.to_builtins(CONFIG)
+    one = tables["deployments"]["gpt.4"]
+    del one["rpm"]
+    one["concurrency"] = 1
+    config = msgspec.convert(tables, Config)
+    rows = [Row(n * 3.0, 10, 56, tenant=f"t{n % 2}", class_name="batch") for n in range(40)]
+    rows += [row._replace(at=row.at + 0.2) for row in rows]
+    scenario = scenario_of_config(config, plan_of(config), sorted(rows), SHAPE)
+    found = play(scenario, "penstock")
+
+    assert found.binding == "concurrency"
+    assert found.answers_429 == 0
+    assert found.wait_batch.maximum == pytest.approx(0.8, abs=0.2), "each takes 1.04 s"
+
+
 @pytest.mark.parametrize("row", [Row(0.0, 1, 1, model="other"), Row(0.0, 1, 1, class_name="none")])
 def test_a_row_that_does_not_fit_the_configuration_is_told(row):
     with pytest.raises(ConfigError, match="the workload names"):
-        scenario_of_config(CONFIG, plan_of(CONFIG), [row], 120.0, 0)
+        scenario_of_config(CONFIG, plan_of(CONFIG), [row], SHAPE)
 
 
 def test_a_configuration_without_deployments_is_told():
     empty = Config(classes={"interactive": ClassTable(rank=0)})
     with pytest.raises(ConfigError, match="no deployment"):
-        scenario_of_config(empty, plan_of(empty), ROWS, 120.0, 0)
+        scenario_of_config(empty, plan_of(empty), ROWS, SHAPE)
 
 
 def test_deployments_of_one_pool_share_one_account():
@@ -97,8 +126,8 @@ def test_deployments_of_one_pool_share_one_account():
         "b": {"provider": "p", "model": "gpt", "pool": "shared"},
     }
     config = msgspec.convert(tables, Config)
-    scenario = scenario_of_config(config, plan_of(config), ROWS, 120.0, 0)
-    alone = scenario_of_config(CONFIG, plan_of(CONFIG), ROWS, 120.0, 0)
+    scenario = scenario_of_config(config, plan_of(config), ROWS, SHAPE)
+    alone = scenario_of_config(CONFIG, plan_of(CONFIG), ROWS, SHAPE)
 
     assert scenario.rates() == alone.rates()
     for policy in ("penstock", "fifo", "alone-fifo"):
@@ -112,5 +141,5 @@ def test_a_configuration_without_a_rate_is_told():
     tables = msgspec.to_builtins(CONFIG)
     del tables["deployments"]["gpt.4"]["rpm"]
     config = msgspec.convert(tables, Config)
-    with pytest.raises(ConfigError, match="no deployment states a rate"):
-        scenario_of_config(config, plan_of(config), ROWS, 120.0, 0)
+    with pytest.raises(ConfigError, match="no deployment states a limit"):
+        scenario_of_config(config, plan_of(config), ROWS, SHAPE)

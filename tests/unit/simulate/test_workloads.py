@@ -69,6 +69,15 @@ def test_the_seed_decides_everything_and_the_load_changes_no_interactive_run():
     assert one.alone().runs == heavier.alone().runs
 
 
+def test_a_workload_may_begin_later():
+    rows = [Row(float(n), n + 1, 10) for n in range(4_000)]
+    scenario = scenario_of("w", rows, Shape(seconds=60.0, begin_seconds=900.0))
+
+    # The rows are played two and a half times as fast.
+    first = min(scenario.alone().runs, key=lambda run: run.arrival).steps[0]
+    assert first.tokens_input == 901
+
+
 def test_rows_of_one_session_are_chains_of_up_to_five():
     rows = [Row(float(n), 100, 10, session="a") for n in range(7)]
     rows += [Row(n / 3 + 0.1, 100, 10, session=f"alone-{n}") for n in range(200)]

@@ -9,7 +9,8 @@ no way lies between. With only the interactive runs in the world, FIFO's longest
 least that anybody can reach who does not reorder; by runs is the same with the order that ours
 has within a tenant, so that what ours waits beyond it is due to other classes or to what it does
 not know; shortest-remaining is the reference for the mean of chains (no proof: it does not
-preempt).
+preempt). With the standard runs beside them, after them and by deadline, it is seen how many
+deadlines anybody can keep who lets interactive work go first.
 """
 
 from __future__ import annotations
@@ -137,6 +138,17 @@ class Exact(Line):
         return wait_seconds
 
 
+class ExactByClass(Exact):
+    """A reference: by class, and within one the earliest deadline; who is past his is let go."""
+
+    def _try(self, call: Call) -> float:
+        simulation = self._simulation
+        if call.deadline is not None and call.deadline < simulation.now:
+            simulation.give_up(call, Ending.EVICTED)
+            return 0.0
+        return super()._try(call)
+
+
 class Twinned(Line):
     """Keeps its own books of the configured limits."""
 
@@ -204,6 +216,17 @@ def strict_priority(simulation: Simulation) -> Line:
 def bound_fifo(simulation: Simulation) -> Line:
     """To be run on ``Scenario.alone``: what waiting the provider itself causes."""
     return Exact(simulation, by_arrival)
+
+
+def bound_urgent(simulation: Simulation) -> Line:
+    """To be run on ``Scenario.alone(2)``: what interactive work leaves to those with deadlines."""
+    rank = simulation.scenario.rank
+
+    def order(call: Call) -> tuple[float, ...]:
+        due = call.ready_at if call.deadline is None else call.deadline
+        return (rank(call.run.class_name), due, call.identity)
+
+    return ExactByClass(simulation, order)
 
 
 def bound_runs(simulation: Simulation) -> Line:
