@@ -20,6 +20,7 @@ import msgspec
 from starlette.routing import Route
 
 from penstock import __version__
+from penstock.admin.routes import AdminDoor, admin_routes
 from penstock.chains.door import ChainsDoor
 from penstock.chains.spec import WorkerSpec
 from penstock.chains.supervisor import ReloadFailed, WorkerPool
@@ -289,6 +290,9 @@ class Service:
                 "PUT",
             ),
             *self._jobs_door.routes(self._desk),
+            *admin_routes(
+                AdminDoor(self._reader, lambda: self._live().deployments, time.time), self._desk
+            ),
             *dashboard_routes(self._desk, self._live),
             public("/healthz", self._healthz),
             public("/readyz", self._readyz),

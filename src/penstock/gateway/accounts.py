@@ -16,8 +16,9 @@ from penstock.http.exchange import Exchange
 from penstock.store.ledger import CallRow, Ledger
 from penstock.units import Grant, Outcome, Unit, Usage
 
-AMOUNT_MAX: Final = 2**53
-"""A provider that reports more tokens reports nonsense, and a database has an end of numbers."""
+TOKENS_MAX: Final = 10**9
+NANO_DOLLARS_MAX: Final = 10**15
+"""A provider that reports more for one call reports nonsense, which must not spoil the sums."""
 
 
 class Accounts:
@@ -83,14 +84,14 @@ class Account:
     def used(self, usage: Usage) -> None:
         """What its answer used; a whole answer is told what it cost."""
         row = self.row
-        row.tokens_input = min(usage.tokens_input, AMOUNT_MAX)
-        row.tokens_input_cached = min(usage.tokens_input_cached, AMOUNT_MAX)
-        row.tokens_output = min(usage.tokens_output, AMOUNT_MAX)
-        row.tokens_reasoning = min(usage.tokens_reasoning, AMOUNT_MAX)
+        row.tokens_input = min(usage.tokens_input, TOKENS_MAX)
+        row.tokens_input_cached = min(usage.tokens_input_cached, TOKENS_MAX)
+        row.tokens_output = min(usage.tokens_output, TOKENS_MAX)
+        row.tokens_reasoning = min(usage.tokens_reasoning, TOKENS_MAX)
         price = self._accounts.prices.get(row.deployment)
         row.nano_dollars = cost = None if price is None else price.nano_dollars(usage)
         if cost is not None:
-            row.nano_dollars = min(cost, AMOUNT_MAX)
+            row.nano_dollars = min(cost, NANO_DOLLARS_MAX)
             if not self._exchange.started:
                 self._exchange.response_headers["penstock-cost-usd"] = dollars(cost)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +32,12 @@ price_output = 6
 tenant = "web"
 key_env = "PERSON_KEY"
 models = ["sandbox"]
+[keys.boss]
+tenant = "operators"
+admin = true
+key_env = "BOSS_KEY"
 """
+BOSS = {"x-api-key": "boss-key-of-the-ledger"}
 BODY = {"model": "sandbox", "max_tokens": 20, "messages": [{"role": "user", "content": "Hello"}]}
 
 
@@ -55,7 +63,11 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def client(fast_sandbox, serve, store):
     config = CONFIG.replace("{url}", fast_sandbox().url).replace("{store}", str(store))
-    environment = {"PERSON_KEY": "person-key-of-the-ledger", "UPSTREAM_KEY": "x"}
+    environment = {
+        "PERSON_KEY": "person-key-of-the-ledger",
+        "BOSS_KEY": BOSS["x-api-key"],
+        "UPSTREAM_KEY": "x",
+    }
     service = serve(config, **environment)
     headers = {"x-api-key": "person-key-of-the-ledger"}
     with httpx.Client(base_url=service.url, headers=headers, timeout=30) as client:
@@ -102,3 +114,47 @@ def test_every_ending_makes_one_row_with_its_outcome(client: httpx.Client, store
     assert found["stream"]["tokens_output"] > 0
     assert found["forbidden"]["model"] == found["invalid"]["model"] == ""
     assert found["huge"]["deployment"] == ""
+
+
+def test_an_admin_sees_the_sums_and_nobody_else_does(client: httpx.Client, store, poll) -> None:
+    poll(lambda: len(rows(store)) >= 5)
+    found = client.get("/admin/usage?group_by=tenant", headers=BOSS).json()
+    text = client.get("/admin/usage?group_by=outcome&format=csv&since=1h", headers=BOSS)
+
+    assert [(one["name"], one["calls"]) for one in found["usage"]] == [("web", 5)]
+    assert found["usage"][0]["tokens_input"] == sum(row["tokens_input"] for row in rows(store))
+    assert text.headers["content-type"].startswith("text/csv")
+    assert {line.partition(",")[0] for line in text.text.splitlines()} >= {"name", "success"}
+    assert client.get("/admin/usage").status_code == 403
+    assert client.get("/admin/usage", headers={"x-api-key": "x"}).status_code == 401
+    for query in ("group_by=prompt", "since=never", "colour=red", "since=1d&since=2d", "format=x"):
+        assert client.get(f"/admin/usage?{query}", headers=BOSS).status_code == 400
+
+
+def test_an_admin_sees_where_each_limit_is_known_from(client: httpx.Client) -> None:
+    (one,) = client.get("/admin/limits", headers=BOSS).json()["deployments"]
+    sources = {limit["name"]: limit["source"] for limit in one["limits"]}
+
+    assert one["name"] == "one"
+    assert sources["tpm"]
+    assert client.get("/admin/limits").status_code == 403
+
+
+def test_the_command_line_sums_up_the_same(client: httpx.Client, store, tmp_path, poll) -> None:
+    poll(lambda: len(rows(store)) >= 5)
+    file = tmp_path / "penstock.toml"
+    file.write_text(CONFIG.replace("{url}", "http://127.0.0.1:1").replace("{store}", str(store)))
+
+    def run(*options: str) -> str:
+        command = [sys.executable, "-m", "penstock", "usage", "--config", str(file), *options]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    table = run("--group-by", "model").splitlines()
+    listed = json.loads(run("--json", "--since", "1h"))
+    exported = run("--calls").splitlines()
+
+    assert table[0].split()[0] == "model"
+    assert {line.split()[0] for line in table[1:]} == {"sandbox", "-"}
+    assert [(one["name"], one["calls"]) for one in listed] == [("web", 5)]
+    assert exported[0].startswith("at,tenant,class,model,")
+    assert len(exported) == 1 + sum(row["model"] != "" for row in rows(store))

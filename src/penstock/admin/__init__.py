@@ -1,0 +1,1 @@
+"""The door for operators: what was used, what the limits are, who may do what. Admin keys only."""

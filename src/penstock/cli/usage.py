@@ -1,0 +1,127 @@
+"""``penstock usage``: what was used, by whom, and what it cost."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import sys
+import time
+from pathlib import Path
+
+import click
+import msgspec
+
+from penstock.config.load import load_tables
+from penstock.errors import PenstockError
+from penstock.store.database import DATABASE_FILE, Database
+from penstock.store.usage import (
+    CALL_COLUMNS,
+    GROUPS,
+    UsageSum,
+    calls,
+    moment,
+    sums_csv,
+)
+from penstock.store.usage import usage as usage_sums
+
+
+class _Moment(click.ParamType[float]):
+    name = "time"
+
+    def convert(
+        self, value: str | float, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        if isinstance(value, float):
+            return value
+        try:
+            return moment(value, time.time())
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+@click.command()
+@click.option(
+    "--group-by", type=click.Choice(GROUPS), default="tenant", show_default=True,
+    help="One line for each.",
+)  # fmt: skip
+@click.option(
+    "--since", type=_Moment(), default="30d", show_default=True,
+    help="2026-11-01, 2026-11-01T12:00 (UTC), or how long ago: 30m, 12h, 7d.",
+)  # fmt: skip
+@click.option("--until", type=_Moment(), default=None, help="The same; default: now.")
+@click.option("--csv", "form", flag_value="csv", help="Print CSV.")
+@click.option("--json", "form", flag_value="json", help="Print a JSON array.")
+@click.option(
+    "--calls", "form", flag_value="calls",
+    help="Print each call as CSV for `penstock simulate`: no prompt, no key.",
+)  # fmt: skip
+@click.option(
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="The configuration file. Default: penstock.toml where it exists, else none.",
+)
+def usage(
+    group_by: str, since: float, until: float | None, form: str | None, config_file: Path | None
+) -> None:
+    """Sum up the calls of the ledger.
+
+    A call of a deployment without a known price counts in the last column but one, and not in
+    the dollars.
+    """
+    default = Path("penstock.toml")
+    config = load_tables(default if config_file is None and default.exists() else config_file)
+    file = Path(config.store.path) / DATABASE_FILE
+    if not file.exists():
+        raise PenstockError(
+            f"{file}: there is no store yet; it is made with the first call to a running service"
+        )
+    until = math.inf if until is None else until
+    database = Database(file)
+    try:
+        with database.read() as connection:
+            if form == "calls":
+                writer = csv.writer(sys.stdout)
+                writer.writerow(CALL_COLUMNS)
+                writer.writerows(calls(connection, since, until))
+                return
+            sums = usage_sums(connection, group_by, since, until)
+    finally:
+        database.close()
+    if form == "csv":
+        click.echo(sums_csv(sums), nl=False)
+    elif form == "json":
+        click.echo(json.dumps(msgspec.to_builtins(sums), indent=2))
+    elif not sums:
+        click.echo("There was no call in that time.", err=True)
+    else:
+        _print_table(group_by, sums)
+
+
+def _print_table(group_by: str, sums: list[UsageSum]) -> None:
+    head = (
+        group_by, "calls", "succeeded", "input", "cached", "output", "dollars", "no price", "wait",
+    )  # fmt: skip
+    rows = [
+        (
+            one.name or "-",
+            f"{one.calls:,}",
+            f"{one.calls_succeeded:,}",
+            f"{one.tokens_input:,}",
+            f"{one.tokens_input_cached:,}",
+            f"{one.tokens_output:,}",
+            f"{one.dollars:,.4f}",
+            f"{one.calls_without_price:,}",
+            f"{one.wait_seconds_mean:.2f} s",
+        )
+        for one in sums
+    ]
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    for row in (head, *rows):
+        first, *others = (
+            cell.rjust(width) if number else cell.ljust(width)
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        click.echo("  ".join([first, *others]))
