@@ -13,6 +13,8 @@ import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping
 from typing import Any, Final, TypeAlias, TypeVar
 
+import msgspec
+
 from penstock.config.model import ServerTable
 from penstock.errors import (
     InvalidRequest,
@@ -22,7 +24,6 @@ from penstock.errors import (
     UnsupportedMedia,
 )
 from penstock.http.auth import Principal
-from penstock.http.inside import SCOPE_KEY, Inside
 from penstock.units import Outcome
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -32,8 +33,22 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 _T = TypeVar("_T")
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
+INSIDE: Final = "penstock.inside"
+"""Where the scope has an ``Inside``; no parser of requests makes one."""
 _BODY_HEADERS: Final = ("content-length", "transfer-encoding")
 _DIGITS: Final = re.compile(r"[0-9]{1,18}\Z")
+
+
+class Inside(msgspec.Struct, frozen=True):
+    """In whose name this process asks itself (``inside``), and for which attempt of which job.
+
+    ``arrival`` (monotonic seconds) is when that job arrived; None: now.
+    """
+
+    principal: Principal
+    job_id: str = ""
+    attempt: int = 0
+    arrival: float | None = None
 
 
 class ClientGone(PenstockError):
@@ -161,7 +176,7 @@ class Exchange:
         named = headers.get("x-request-id", "")
         self.request_id = named if _REQUEST_ID.match(named) else secrets.token_hex(16)
         self.principal: Principal | None = None
-        self.inside: Inside | None = scope.get(SCOPE_KEY)
+        self.inside: Inside | None = scope.get(INSIDE)
         self.path_params: Mapping[str, str] = scope.get("path_params") or {}
         self.response_headers: dict[str, str] = {}
         self.facts: dict[str, object] = {}

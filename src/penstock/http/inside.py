@@ -15,9 +15,8 @@ from contextlib import asynccontextmanager
 from typing import Any, Final, TypeAlias
 from urllib.parse import quote
 
-import msgspec
-
-from penstock.http.auth import Principal
+from penstock.errors import InternalError
+from penstock.http.exchange import INSIDE, HangUp, Inside
 
 _Message: TypeAlias = MutableMapping[str, Any]
 Application: TypeAlias = Callable[
@@ -29,21 +28,22 @@ Application: TypeAlias = Callable[
     Awaitable[None],
 ]
 
-SCOPE_KEY: Final = "penstock.inside"
 PIECES_HELD_MAX: Final = 8
 """How far a door may be ahead of who reads its answer."""
 
 
-class Inside(msgspec.Struct, frozen=True):
-    """In whose name a request from inside is made, and which attempt of which job it is.
+class _Line:
+    """Stands for the connection that there is none of."""
 
-    ``arrival`` (monotonic seconds) is when its job arrived; None: now.
-    """
+    def __init__(self) -> None:
+        self.hang_up = HangUp()
+        self.is_closed = False
 
-    principal: Principal
-    job_id: str = ""
-    attempt: int = 0
-    arrival: float | None = None
+    def is_closing(self) -> bool:
+        return self.is_closed or self.hang_up.is_gone
+
+    def close(self) -> None:
+        self.is_closed = True
 
 
 class InsideAnswer:
@@ -56,6 +56,7 @@ class InsideAnswer:
         self._pieces: asyncio.Queue[bytes | None] = asyncio.Queue(PIECES_HELD_MAX)
         self._begun = asyncio.Event()
         self._gone = asyncio.Event()
+        self._line = _Line()
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """The body as it comes. ``is_whole`` then says whether it came to its end."""
@@ -92,8 +93,13 @@ class InsideAnswer:
             put.cancel()
             gone.cancel()
 
+    def _hang_up(self) -> None:
+        self._gone.set()
+        self._line.hang_up.tell()
+
     async def _run(self, application: Application, scope: _Message, body: bytes) -> None:
         bodies = [body]
+        scope["state"] = {"transport": self._line, "hang_up": self._line.hang_up}
 
         async def receive() -> _Message:
             if bodies:
@@ -130,9 +136,12 @@ class InsideCalls:
         task = asyncio.ensure_future(answer._run(self.application, scope, body))  # noqa: SLF001 - one module
         try:
             await answer._begun.wait()  # noqa: SLF001 - one module
+            if not answer.status:
+                await task
+                raise InternalError("a door ended without an answer")
             yield answer
         finally:
-            answer._gone.set()  # noqa: SLF001 - one module
+            answer._hang_up()  # noqa: SLF001 - one module
             await asyncio.wait({task})
 
 
@@ -160,6 +169,5 @@ def _scope(
         ],
         "client": None,
         "server": None,
-        "state": {},
-        SCOPE_KEY: inside,
+        INSIDE: inside,
     }

@@ -14,7 +14,8 @@ from typing import Final, Protocol
 import msgspec
 
 from penstock.http.auth import Principal
-from penstock.http.inside import Inside, InsideAnswer, InsideCalls
+from penstock.http.exchange import Inside
+from penstock.http.inside import InsideAnswer, InsideCalls
 from penstock.jobs.frames import Frames
 from penstock.jobs.states import Happening
 from penstock.store.jobs import Job

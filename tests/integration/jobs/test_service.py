@@ -23,6 +23,7 @@ def test_a_run_is_accepted_and_its_result_fetched_later(
     assert status == 202
     assert headers["preference-applied"] == "respond-async"
     assert path == f"/jobs/{job['id']}"
+    assert shown["error"] is None
     assert (shown["status"], shown["attempts"], shown["class"]) == ("success", 1, "standard")
     assert shown["result"]["output"] == "ABC"
     assert shown["result"]["metadata"]["run_id"] == job["id"]

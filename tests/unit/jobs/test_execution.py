@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.http.inside import Inside, InsideCalls
+from penstock.http.exchange import Inside
+from penstock.http.inside import InsideCalls
 from penstock.jobs.execution import Attempt, RequestExecutor, late_failure, refused
 from penstock.jobs.frames import Frames
 from penstock.jobs.states import Happening
