@@ -24,7 +24,8 @@ PROMPT = "A question of usual length, with some context before it. " * 34
 def request(*, stream: bool, words: str = PROMPT, model: str = "benchmark") -> bytes:
     """One POST, with 2 kB of body unless the words are others."""
     message = {"role": "user", "content": words}
-    body = json.dumps({"model": model, "messages": [message], "stream": stream}).encode()
+    fields = {"model": model, "messages": [message], "stream": stream}
+    body = json.dumps(fields, separators=(",", ":")).encode()  # as the SDKs write it
     head = (
         "POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\n"
         "authorization: Bearer dev\r\ncontent-type: application/json\r\n"
