@@ -126,7 +126,7 @@ class Service:
         self._ledger = Ledger(self._writer, self._metrics.ledger_rows_lost)
         self._accounts = Accounts(self._ledger, time.time, time.monotonic)
         self._accounts.prices = prices_of(config)
-        self._pool = WorkerPool(config.workers)
+        self._pool = WorkerPool(config.workers, classes=config.classes)
         self._chains = ChainsDoor(self._pool, config.chains, config.classes, self._run_key)
         self._gateway = GatewayCalls(
             self._calls,
@@ -237,6 +237,7 @@ class Service:
         self._models.models = models_by_kind(config)
         self._chains.reload(config.chains, config.classes)
         self._jobs.table, self._jobs.classes = config.jobs, config.classes
+        self._pool.adopt(config.classes)
         self._dispatcher.post(Replanned(plan_of(config)))
 
     def _authenticator(self) -> Authenticator:
@@ -258,6 +259,7 @@ class Service:
             gateway_key=self._workers_key,
             run_key_base64=base64.b64encode(self._run_key).decode("ascii"),
             path=config.path,
+            classes=config.classes,
             log_level=logging.getLevelName(logging.getLogger().level),
         )
 
@@ -398,7 +400,7 @@ def _names(config: Config) -> set[str]:
 
 
 def _chains_part(config: Config) -> tuple[Any, ...]:
-    return config.chains, config.path
+    return config.chains, config.path, config.classes
 
 
 def _needing_restart(old: Config, new: Config) -> list[str]:

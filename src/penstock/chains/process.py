@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 import aiohttp
 import msgspec
 
-from penstock.chains.spec import LogLine, Problem, Ready, WorkerLine, WorkerSpec
+from penstock.chains.spec import LogLine, Problem, Ready, WorkerLine, WorkerSpec, WorkerStatus
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +32,7 @@ EXIT_SECONDS = 5.0
 LineTaker = Callable[[bytes], None]
 
 _line_decoder: msgspec.json.Decoder[WorkerLine] = msgspec.json.Decoder(WorkerLine)
+_status_decoder = msgspec.json.Decoder(WorkerStatus)
 _log_decoder = msgspec.json.Decoder(LogLine)
 
 
@@ -50,6 +51,7 @@ class WorkerProcess:
         self._condemned = False
         self.problems: dict[str, str] = {}
         self.chat_chains: frozenset[str] = frozenset()
+        self.status = WorkerStatus(resident_bytes=0, threads_overdue=0)
         self.idle = asyncio.Event()
         self.idle.set()
         self._spec = spec
@@ -143,11 +145,16 @@ class WorkerProcess:
 
         asyncio.get_running_loop().call_later(SUSPECT_SECONDS, trust)
 
-    async def keep_watch(self, turns_again: Callable[[], None]) -> None:
-        """See whether its loop turns; ``blocked`` says that it does not at the moment.
+    @property
+    def places_taken(self) -> int:
+        """By runs, and by threads that work on for runs that are over."""
+        return self.runs + self.status.threads_overdue
+
+    async def keep_watch(self, answered: Callable[[], None]) -> None:
+        """Ask how it is; ``blocked`` says that its loop does not turn at the moment.
 
         A chain that blocks the loop holds up every run of its worker, and a worker with few runs
-        would be handed ever more. ``turns_again`` is called when it goes on.
+        would be handed ever more. ``answered`` is called each time that it has said how it is.
         """
         while not self._condemned:
             await asyncio.sleep(PING_SECONDS)
@@ -155,6 +162,7 @@ class WorkerProcess:
             try:
                 await asyncio.wait({ping}, timeout=PING_SECONDS)
                 if ping.done():
+                    answered()
                     continue
                 self.blocked = True
                 logger.warning("%s: a chain blocks its loop; it gets no new runs", self.name)
@@ -171,13 +179,13 @@ class WorkerProcess:
                 self.condemn()
                 return
             self.blocked = False
-            turns_again()
+            answered()
 
     async def _ping(self) -> None:
-        """Any answer will do; a broken connection is its end, which its place sees by itself."""
-        with contextlib.suppress(aiohttp.ClientError, OSError):
-            async with self.session.get("http://worker/"):
-                pass
+        """Whatever it answers, it lives; a broken connection is its end, which its place sees."""
+        with contextlib.suppress(aiohttp.ClientError, OSError, msgspec.DecodeError):
+            async with self.session.get("http://worker/") as answer:
+                self.status = _status_decoder.decode(await answer.read())
 
     def condemn(self) -> None:
         """Take it out of service: it does not answer. Its place starts another."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import msgspec
 
-from penstock.config.model import ChainTable
+from penstock.config.model import ChainTable, ClassTable
 
 REQUEST_ID_HEADER = "x-request-id"
 """The front's request id; the worker logs and reports failures under it."""
@@ -32,6 +32,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     gateway_key: str
     run_key_base64: str
     path: list[str] = []
+    classes: dict[str, ClassTable] = {}
     runs_max: int = 100
     log_level: str = "INFO"
 
@@ -53,6 +54,16 @@ class Ready(msgspec.Struct, frozen=True, tag="ready"):
     chains: list[str]
     start_cpu_seconds: float
     chat_chains: list[str] = []
+
+
+class WorkerStatus(msgspec.Struct, frozen=True):
+    """What a worker answers when it is asked how it is.
+
+    ``threads_overdue`` counts threads that work for a run which is over.
+    """
+
+    resident_bytes: int
+    threads_overdue: int
 
 
 class LogLine(msgspec.Struct, frozen=True):

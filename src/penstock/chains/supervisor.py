@@ -2,30 +2,35 @@
 
 Every place in the pool has a task that starts a worker, waits for its end and starts the next,
 later each time it fails at once. A request *leases* a worker; when all have ``runs_max`` runs,
-or none is up yet, it waits here: the most urgent class first, then by arrival, until its
-deadline. The queue is the front's own, not the scheduler's: a run takes a place in a process,
-not a share of a provider's limit.
+or none is up yet, it waits here until its deadline, and ``places`` says whose turn it is. The
+queue is the front's own, not the scheduler's: a run takes a place in a process, not a share of a
+provider's limit.
+
+A worker that holds too much memory, or has lost half of its places to threads that do not end, is
+replaced: its successor starts beside it, takes over, and only then is it drained.
 """
 
 from __future__ import annotations
 
 import asyncio
-import heapq
 import itertools
 import logging
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections import deque
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
+from penstock.chains.places import PlaceQueue
 from penstock.chains.process import WorkerFailedToStart, WorkerProcess
 from penstock.chains.spec import WorkerSpec
-from penstock.config.model import WorkersTable
+from penstock.config.model import ClassTable, WorkersTable
 from penstock.errors import DeadlineExceeded, Draining, QueueFull, WorkerLost
 
 logger = logging.getLogger(__name__)
@@ -35,6 +40,13 @@ BACKOFF_SECONDS_MAX = 30.0
 STABLE_SECONDS = 30.0
 """A worker that lived for so long was no failure to start: its successor starts at once."""
 WAITING_MAX = 10_000
+ENDINGS_REMEMBERED = 64
+RETRY_AFTER_SECONDS_MAX = 60.0
+REPLACED_AFTER_SECONDS_MIN = 30.0
+"""How old a worker must be to be replaced for what it holds: below that a limit is just too low
+for what its chains are, and processes would be started for ever."""
+DRAIN_EXTRA_SECONDS = 30.0
+"""What a replaced worker gets beyond the longest time that a chain of its may take."""
 
 
 class WorkerView(msgspec.Struct, frozen=True):
@@ -58,6 +70,7 @@ class _Place:
     def __init__(self, name: str, spec: WorkerSpec) -> None:
         self.name = name
         self.spec = spec
+        self.is_replaced = False
         self.worker: WorkerProcess | None = None
         self.restarts = 0
         self.settled = asyncio.Event()  # its first worker is ready, or has failed
@@ -67,13 +80,22 @@ class _Place:
 class WorkerPool:
     """The workers of the service. All methods belong to the event loop's thread."""
 
-    def __init__(self, table: WorkersTable, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        table: WorkersTable,
+        environment: Mapping[str, str] | None = None,
+        classes: Mapping[str, ClassTable] | None = None,
+    ) -> None:
         self._table = table
         self._environment = os.environ if environment is None else environment
         self._places: list[_Place] = []
-        self._waiting: list[tuple[int, int, asyncio.Future[WorkerProcess]]] = []
-        self._sequence = itertools.count()
+        self._waiting: PlaceQueue[asyncio.Future[WorkerProcess]] = PlaceQueue(
+            (classes or {}).values()
+        )
+        self._endings: deque[float] = deque(maxlen=ENDINGS_REMEMBERED)
         self._generation = itertools.count()
+        self._successors = itertools.count(1)
+        self._retired: list[_Place] = []
         self._draining: set[asyncio.Task[None]] = set()
         self._stopping = False
         self._directory: Path | None = None
@@ -88,7 +110,7 @@ class WorkerPool:
     @property
     def waiting(self) -> int:
         """How many requests wait for a worker."""
-        return sum(1 for _, _, future in self._waiting if not future.done())
+        return len(self._waiting)
 
     @property
     def failed_chains(self) -> dict[str, str]:
@@ -130,6 +152,10 @@ class WorkerPool:
         """Wait until every place has started its first worker, or failed to."""
         await asyncio.gather(*(place.settled.wait() for place in self._places))
 
+    def adopt(self, classes: Mapping[str, ClassTable]) -> None:
+        """Let who waits go by these classes from now on."""
+        self._waiting.adopt(classes.values())
+
     async def reload(self, spec: WorkerSpec, drain_seconds: float = 30.0) -> None:
         """Start workers by the new specification, switch to them, then drain the old ones.
 
@@ -142,19 +168,34 @@ class WorkerPool:
             raise ReloadFailed("no worker of the new configuration came up; see the log")
         old, self._places = self._places, places
         self._hand_out()
-        drain = asyncio.create_task(self._close(old, drain_seconds))
-        self._draining.add(drain)
-        drain.add_done_callback(self._draining.discard)
+        self._retire(old, drain_seconds)
+
+    def _retire(self, places: list[_Place], drain_seconds: float) -> None:
+        """Drain workers that get no more runs, beside all else."""
+        self._retired += places
+
+        async def drain() -> None:
+            await self._close(places, drain_seconds)
+            self._retired = [place for place in self._retired if place not in places]
+
+        self._beside(drain())
+
+    def _beside(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._draining.add(task)
+        task.add_done_callback(self._draining.discard)
 
     async def stop(self, drain_seconds: float) -> None:
         """Take no new runs, let those in flight end, end the workers."""
         self._stopping = True
-        for _, _, future in self._waiting:
+        while (future := self._waiting.pop(0, WAITING_MAX)) is not None:
             if not future.done():
                 future.set_exception(Draining("the service is stopping"))
-        await self._close(self._places, drain_seconds)
+        for task in self._draining:
+            task.cancel()
         if self._draining:
             await asyncio.wait(self._draining)
+        await self._close([*self._places, *self._retired], drain_seconds)
         self._places = []
         if self._directory is not None:
             shutil.rmtree(self._directory, ignore_errors=True)
@@ -178,13 +219,13 @@ class WorkerPool:
     async def _acquire(self, rank: int, deadline: float | None) -> WorkerProcess:
         if self._stopping:
             raise Draining("the service is stopping")
-        if self.waiting >= WAITING_MAX:
+        if self.waiting >= WAITING_MAX or self._waiting.is_full(rank):
             raise QueueFull(
-                f"{WAITING_MAX} requests wait for a chain worker; come back in a moment",
-                retry_after_seconds=1.0,
+                f"{self.waiting} requests wait for a chain worker, as many as may",
+                retry_after_seconds=self._retry_after_seconds(),
             )
         future: asyncio.Future[WorkerProcess] = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._waiting, (rank, next(self._sequence), future))
+        self._waiting.push(rank, deadline, future)
         self._hand_out()
         patience_seconds = None if deadline is None else max(0.0, deadline - time.monotonic())
         try:
@@ -198,57 +239,114 @@ class WorkerPool:
             self._withdraw(future)
             raise
 
+    def _retry_after_seconds(self) -> float:
+        """How long those who wait will take, at the pace of the last runs that have ended."""
+        if len(self._endings) < 2:
+            return 1.0
+        pace_seconds = (time.monotonic() - self._endings[0]) / len(self._endings)
+        return min(RETRY_AFTER_SECONDS_MAX, max(1.0, pace_seconds * self.waiting))
+
     def _withdraw(self, future: asyncio.Future[WorkerProcess]) -> None:
         """Give up waiting; the worker may have been handed over at the same moment."""
         if future.done() and not future.cancelled() and future.exception() is None:
             self._give_back(future.result())
-        future.cancel()
-        self._waiting = [entry for entry in self._waiting if not entry[2].done()]
-        heapq.heapify(self._waiting)
+        else:
+            self._waiting.withdraw(future)
 
     def _give_back(self, worker: WorkerProcess) -> None:
         worker.runs -= 1
+        self._endings.append(time.monotonic())
         if worker.runs == 0:
             worker.idle.set()
         self._hand_out()
 
     def _hand_out(self) -> None:
-        """Give free workers to those who wait, the most urgent first."""
-        while self._waiting:
-            worker = self._least_loaded()
-            if worker is None:
+        """Give free workers to those who wait, in their order."""
+        while worker := self._least_loaded():
+            serving = self._serving()
+            busy = sum(one.places_taken for one in serving)
+            future = self._waiting.pop(busy, len(serving) * self._table.runs_max)
+            if future is None:
                 return
-            _, _, future = heapq.heappop(self._waiting)
             if future.done():
                 continue
             worker.runs += 1
             worker.idle.clear()
             future.set_result(worker)
 
-    def _least_loaded(self) -> WorkerProcess | None:
-        free = [
+    def _serving(self) -> list[WorkerProcess]:
+        return [
             place.worker
             for place in self._places
-            if place.worker
-            and place.worker.ready
-            and not place.worker.blocked
-            and place.worker.runs < self._table.runs_max
+            if place.worker and place.worker.ready and not place.worker.blocked
         ]
-        return min(free, key=lambda worker: worker.runs, default=None)
+
+    def _least_loaded(self) -> WorkerProcess | None:
+        free = [one for one in self._serving() if one.places_taken < self._table.runs_max]
+        return min(free, key=lambda worker: worker.places_taken, default=None)
+
+    def _answered(self, place: _Place) -> None:
+        """A worker has said how it is: it may have places again, or have to go."""
+        self._hand_out()
+        worker = place.worker
+        if worker is None or place.is_replaced or place not in self._places:
+            return
+        reason = self._reason_to_go(worker)
+        if reason is not None:
+            place.is_replaced = True
+            logger.warning("%s is replaced: %s", place.name, reason)
+            self._beside(self._replace(place))
+
+    def _reason_to_go(self, worker: WorkerProcess) -> str | None:
+        if worker.uptime_seconds < REPLACED_AFTER_SECONDS_MIN:
+            return None
+        memory_bytes_max = self._table.memory_bytes_max
+        resident_bytes, overdue = worker.status.resident_bytes, worker.status.threads_overdue
+        if memory_bytes_max is not None and resident_bytes > memory_bytes_max:
+            return f"it holds {resident_bytes} bytes, over memory_bytes_max = {memory_bytes_max}"
+        if overdue > self._table.runs_max // 2:
+            return f"{overdue} of its threads work on for runs that are over"
+        return None
+
+    async def _replace(self, place: _Place) -> None:
+        """Start a successor; once it is ready let it take over, and drain this one."""
+        name = f"{place.name.partition('+')[0]}+{next(self._successors)}"
+        fresh = self._open_place(name, place.spec)
+        fresh.restarts = place.restarts
+        try:
+            await fresh.settled.wait()
+            took_over = place in self._places and fresh.worker is not None and fresh.worker.ready
+            if took_over:
+                self._places[self._places.index(place)] = fresh
+        except asyncio.CancelledError:
+            self._retired.append(fresh)
+            raise
+        if took_over:
+            self._hand_out()
+            longest = max((one.timeout_seconds for one in place.spec.chains.values()), default=0.0)
+            self._retire([place], longest + DRAIN_EXTRA_SECONDS)
+        else:
+            # It is tried again when the old one next says that it holds too much.
+            await self._close([fresh], 0.0)
+            await asyncio.sleep(BACKOFF_SECONDS_MAX)
+            place.is_replaced = False
 
     def _open_places(self, spec: WorkerSpec) -> list[_Place]:
         generation = next(self._generation)
-        places = []
-        for index in range(self._table.count):
-            name = f"worker-{index}" if generation == 0 else f"worker-{generation}.{index}"
-            path = str((self._directory or Path()) / f"{name}.sock")
-            place = _Place(
-                name,
-                msgspec.structs.replace(spec, socket_path=path, runs_max=self._table.runs_max),
-            )
-            place.task = asyncio.create_task(self._keep(place))
-            places.append(place)
-        return places
+        names = [
+            f"worker-{index}" if generation == 0 else f"worker-{generation}.{index}"
+            for index in range(self._table.count)
+        ]
+        return [self._open_place(name, spec) for name in names]
+
+    def _open_place(self, name: str, spec: WorkerSpec) -> _Place:
+        path = str((self._directory or Path()) / f"{name}.sock")
+        place = _Place(
+            name,
+            msgspec.structs.replace(spec, socket_path=path, runs_max=self._table.runs_max),
+        )
+        place.task = asyncio.create_task(self._keep(place))
+        return place
 
     async def _keep(self, place: _Place) -> None:
         """Start a worker in this place, and the next one when it has ended, for ever."""
@@ -260,7 +358,7 @@ class WorkerPool:
                 await worker.start(self._environment, self._table.start_timeout_seconds)
                 place.settled.set()
                 self._hand_out()
-                watch = asyncio.create_task(worker.keep_watch(self._hand_out))
+                watch = asyncio.create_task(worker.keep_watch(partial(self._answered, place)))
                 code = await worker.wait()
                 logger.error("%s ended with code %d and is started again", place.name, code)
             except (WorkerFailedToStart, OSError) as error:

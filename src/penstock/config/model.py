@@ -98,6 +98,10 @@ class WorkersTable(_Table, frozen=True):
     start_timeout_seconds: Annotated[
         Positive, Meta(description="time for a worker to import its chains")
     ] = 120.0
+    memory_bytes_max: Annotated[
+        PositiveInt | None,
+        Meta(description="a worker that holds more is replaced, its runs let end; default: none"),
+    ] = None
 
 
 class JobsTable(_Table, frozen=True):

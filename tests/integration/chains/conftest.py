@@ -64,7 +64,7 @@ class Front:
 
     def __init__(self, workers: WorkersTable, gateway_url: str, tables: dict) -> None:
         self.tables = tables
-        self.pool = WorkerPool(workers)
+        self.pool = WorkerPool(workers, classes=CLASSES)
         self.door = ChainsDoor(self.pool, tables, CLASSES, RUN_KEY)
         self.spec = WorkerSpec(
             socket_path="",
@@ -73,6 +73,7 @@ class Front:
             gateway_key="internal",
             run_key_base64=base64.b64encode(RUN_KEY).decode(),
             path=[HERE, EXAMPLES],
+            classes=CLASSES,
         )
         self.port = 0
 

@@ -246,6 +246,14 @@ async def _block_loop(seconds: float) -> str:
     return "blocked"
 
 
+HELD = []
+
+
+def _hog(megabytes: int) -> int:
+    HELD.append(b"x" * (megabytes * 1024 * 1024))
+    return os.getpid()
+
+
 def _pid(_value: Any) -> int:
     return os.getpid()
 
@@ -289,6 +297,7 @@ slow_status = RunnableLambda(_slow_status)
 kill = RunnableLambda(_kill)
 block = RunnableLambda(_block)
 block_loop = RunnableLambda(_block_loop)
+hog = RunnableLambda(_hog)
 pid = RunnableLambda(_pid)
 unencodable = RunnableLambda(_unencodable)
 unencodable_step = RunnableLambda(_unencodable) | RunnableLambda(lambda _: "well")

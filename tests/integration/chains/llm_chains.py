@@ -1,5 +1,8 @@
 """Chains that call LLMs in every way that a user's chain may, all without naming a gateway."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import anthropic
 import httpx
 import openai
@@ -41,6 +44,17 @@ def _in_threads(topic: str) -> list[str]:
         return list(pool.map(lambda _: _model.invoke(topic).text, range(3)))
 
 
+def _bare_threads(topic: str) -> list[str]:
+    """Threads of its own, which begin without any context."""
+    texts: list[str] = []
+    thread = threading.Thread(target=lambda: texts.append(_model.invoke(topic).text))
+    thread.start()
+    thread.join()
+    with ThreadPoolExecutor(1) as pool:
+        texts.append(pool.submit(lambda: _model.invoke(topic).text).result())
+    return texts
+
+
 async def _three_steps(topic: str) -> str:
     for _ in range(3):
         await _model.ainvoke(topic)
@@ -54,6 +68,7 @@ def _elsewhere(url: str) -> str:
 raw_async = RunnableLambda(_raw_async)
 raw_sync = RunnableLambda(_raw_sync)
 in_threads = RunnableLambda(_in_threads)
+bare_threads = RunnableLambda(_bare_threads)
 three_steps = RunnableLambda(_three_steps)
 side_by_side = RunnableParallel(
     a=RunnableLambda(lambda topic: _model.invoke(topic).text),

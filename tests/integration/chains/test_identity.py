@@ -18,6 +18,7 @@ CHAINS = [
     "raw_async",
     "raw_sync",
     "in_threads",
+    "bare_threads",
     "three_steps",
     "side_by_side",
     "elsewhere",
@@ -151,11 +152,12 @@ def test_every_way_of_calling_a_model_goes_to_the_gateway_with_its_run(gateway, 
         ("raw_async", "t"),
         ("raw_sync", "t"),
         ("in_threads", "t"),
+        ("bare_threads", "t"),
         ("side_by_side", "t"),
         headers={"priority": "u=0"},
     )
 
-    assert [200] * 6 == [status for status, _, _ in answers]
+    assert [200] * 7 == [status for status, _, _ in answers]
     by_run = {}
     for identity in gateway.identities():
         assert identity is not None
@@ -171,6 +173,7 @@ def test_every_way_of_calling_a_model_goes_to_the_gateway_with_its_run(gateway, 
         "raw_async": [0, 1],
         "raw_sync": [0, 1],
         "in_threads": [0, 1, 2],
+        "bare_threads": [0, 1],
         "side_by_side": [0, 1],
     } == {chain: sorted(steps) for (chain, _), steps in by_run.items()}
     answered = {answer["metadata"]["run_id"] for _, _, answer in answers}

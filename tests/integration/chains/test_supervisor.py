@@ -11,16 +11,18 @@ import aiohttp
 import pytest
 
 from penstock.chains.supervisor import ReloadFailed
+from penstock.config.model import ClassTable, WorkersTable
 from penstock.errors import DeadlineExceeded, Draining
 
 KEY = {"authorization": "Bearer key"}
-NAMES = ["tokens", "pid", "kill", "slow", "block", "block_loop", "upper"]
+NAMES = ["tokens", "pid", "kill", "slow", "block", "block_loop", "upper", "hog"]
 
 
 @pytest.fixture
 def made(make_front, tables):
     """A front that loads the few chains needed here."""
     few = {name: tables(name, module="contract_chains") for name in NAMES}
+    few["block_limited"] = tables("block", timeout_seconds=0.2)
     return lambda **workers: make_front(tables=few, **workers)
 
 
@@ -162,6 +164,87 @@ def test_a_worker_whose_loop_stays_blocked_is_replaced(made, monkeypatch, endpoi
                 )
             assert 200 == (await invoke(http, front, "upper", "a"))[0]
             assert [1] == [one.restarts for one in front.pool.view()]
+
+    asyncio.run(go())
+
+
+def test_an_interactive_run_waits_neither_for_a_place_nor_for_a_thread_behind_batch_runs(made):
+    """Four places; batch runs that block their threads fill what they may, and more wait."""
+
+    async def go():
+        front = made(count=1, runs_max=4)
+        async with front.running(), aiohttp.ClientSession(headers=KEY) as http:
+            batch = {"headers": {"priority": "u=7"}}
+            runs = [asyncio.create_task(invoke(http, front, "block", 3, **batch)) for _ in range(9)]
+            await until(lambda: front.pool.waiting == 7)
+            assert [2] == [one.runs for one in front.pool.view()]
+            urgent = {"headers": {"priority": "u=0"}}
+            answered = await asyncio.gather(
+                *(invoke(http, front, "upper", "a", **urgent) for _ in range(2))
+            )
+            assert [200, 200] == [status for status, _ in answered]
+            assert not any(run.done() for run in runs)
+            for run in runs:
+                run.cancel()
+            await asyncio.wait(runs)
+
+    asyncio.run(go())
+
+
+def test_a_full_queue_refuses_and_says_when_to_come_back(made):
+    async def go():
+        front = made(count=1, runs_max=1)
+        front.pool.adopt({"standard": ClassTable(rank=1, queue_max=1)})
+        async with front.running(), aiohttp.ClientSession(headers=KEY) as http:
+            runs = [asyncio.create_task(invoke(http, front, "slow", 9))]
+            await until(lambda: front.pool.view()[0].runs == 1)
+            runs.append(asyncio.create_task(invoke(http, front, "slow", 9)))
+            await until(lambda: front.pool.waiting == 1)
+            url = f"{front.url}/upper/invoke"
+            async with http.post(url, json={"input": "a"}) as answer:
+                assert 429 == answer.status
+                assert 1 <= int(answer.headers["retry-after"]) <= 2
+            for run in runs:
+                run.cancel()
+            await asyncio.wait(runs)
+
+    asyncio.run(go())
+
+
+def test_a_worker_that_holds_too_much_is_replaced_while_its_runs_end(made, monkeypatch):
+    monkeypatch.setattr("penstock.chains.process.PING_SECONDS", 0.1)
+    monkeypatch.setattr("penstock.chains.supervisor.REPLACED_AFTER_SECONDS_MIN", 0.0)
+
+    async def go():
+        front = made(count=1)
+        async with front.running(), aiohttp.ClientSession(headers=KEY) as http:
+            worker = front.pool._places[0].worker
+            await until(lambda: worker.status.resident_bytes > 0)
+            allowed = worker.status.resident_bytes + 64 * 1024 * 1024
+            front.pool._table = WorkersTable(count=1, memory_bytes_max=allowed)
+            running = asyncio.create_task(invoke(http, front, "slow", 8))
+            before = (await invoke(http, front, "hog", 128))[1]["output"]
+            await until(lambda: front.pool.view()[0].pid not in (before, None))
+            await until(lambda: front.pool.view()[0].ready)
+            assert before != (await invoke(http, front, "pid", 0))[1]["output"]
+            assert (200, "done") == ((await running)[0], running.result()[1]["output"])
+            await until(lambda: not Path(f"/proc/{before}").exists())
+            assert [0] == [one.restarts for one in front.pool.view()]
+
+    asyncio.run(go())
+
+
+def test_a_thread_that_outlives_its_run_takes_a_place_until_it_returns(made, monkeypatch):
+    monkeypatch.setattr("penstock.chains.process.PING_SECONDS", 0.1)
+
+    async def go():
+        front = made(count=1)
+        async with front.running(), aiohttp.ClientSession(headers=KEY) as http:
+            worker = front.pool._places[0].worker
+            assert 504 == (await invoke(http, front, "block_limited", 2))[0]
+            await until(lambda: worker.status.threads_overdue == 1)
+            assert (0, 1) == (worker.runs, worker.places_taken)
+            await until(lambda: worker.places_taken == 0)
 
     asyncio.run(go())
 

@@ -18,7 +18,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -26,8 +25,11 @@ from typing import Any
 import msgspec
 import uvicorn
 
-from penstock.chains.spec import LogLine, Problem, Ready, WorkerLine, WorkerSpec
+from penstock.chains.spec import LogLine, Problem, Ready, WorkerLine, WorkerSpec, WorkerStatus
 from penstock.chains.worker.environment import point_at_gateway
+from penstock.chains.worker.identity import IdentityHook, carry_into_threads
+from penstock.chains.worker.memory import resident_bytes
+from penstock.chains.worker.threads import Threads
 from penstock.telemetry.logs import log_unhandled, rows_without_texts
 
 ORPHANED_SECONDS = 5.0
@@ -90,18 +92,21 @@ def main() -> int:
     _log_to_stderr(spec.log_level)
     point_at_gateway(os.environ, spec.gateway_url, spec.gateway_key)
     sys.path[:0] = spec.path
-    chat_chains, server = _server(spec)
+    threads = Threads(spec.runs_max, spec.classes)
+    server, chat_chains = _server(spec, threads)
     threading.Thread(target=_stop_when_orphaned, args=[server], daemon=True).start()
     listener = _listen(spec.socket_path)
-    asyncio.run(_serve(server, listener, spec, chat_chains))
+    asyncio.run(_serve(server, listener, spec, chat_chains, threads))
     return 0
 
 
 async def _serve(
-    server: Server, listener: socket.socket, spec: WorkerSpec, chat_chains: list[str]
+    server: Server,
+    listener: socket.socket,
+    spec: WorkerSpec,
+    chat_chains: list[str],
+    threads: Threads,
 ) -> None:
-    # Synchronous chains run in threads, for as long as their LLM calls wait.
-    threads = ThreadPoolExecutor(spec.runs_max, thread_name_prefix="chain")
     loop = asyncio.get_running_loop()
     loop.set_default_executor(threads)
     loop.set_exception_handler(log_unhandled)
@@ -111,17 +116,18 @@ async def _serve(
     threads.shutdown(wait=False, cancel_futures=True)
 
 
-def _server(spec: WorkerSpec) -> tuple[list[str], Server]:
+def _server(spec: WorkerSpec, threads: Threads) -> tuple[Server, list[str]]:
+    """The server over the loaded chains, and which of them can be called as models."""
     # Imported here, not above: this is what loads LangChain, and it must find the environment set.
     from penstock.chains.worker.app import App  # noqa: PLC0415
     from penstock.chains.worker.chain import Chain  # noqa: PLC0415
     from penstock.chains.worker.chat import ChatCompletions  # noqa: PLC0415
-    from penstock.chains.worker.identity import IdentityHook  # noqa: PLC0415
     from penstock.chains.worker.langserve import LangServe  # noqa: PLC0415
     from penstock.chains.worker.runs import Runs  # noqa: PLC0415
 
     run_key = base64.b64decode(spec.run_key_base64)
     IdentityHook(spec.gateway_url, run_key).install()
+    carry_into_threads()
     chains, failed = {}, set()
     for name, table in spec.chains.items():
         try:
@@ -135,9 +141,13 @@ def _server(spec: WorkerSpec) -> tuple[list[str], Server]:
     gc.freeze()
     runs = Runs(spec.gateway_url, spec.runs_max)
     endpoints = {**LangServe(runs).endpoints(), **ChatCompletions(runs).endpoints()}
-    app = App(chains, frozenset(failed), endpoints, run_key)
+
+    def status() -> bytes:
+        return msgspec.json.encode(WorkerStatus(resident_bytes(), threads.overdue))
+
+    app = App(chains, frozenset(failed), endpoints, run_key, status)
     chat_chains = [name for name, chain in chains.items() if chain.chat is not None]
-    return chat_chains, Server(
+    server = Server(
         uvicorn.Config(
             app,
             http="httptools",
@@ -151,6 +161,7 @@ def _server(spec: WorkerSpec) -> tuple[list[str], Server]:
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
         )
     )
+    return server, chat_chains
 
 
 def _listen(path: str) -> socket.socket:

@@ -55,7 +55,10 @@ class Endpoint(NamedTuple):
 
 
 class App:
-    """ASGI application over the loaded chains. ``failed`` names those that could not be."""
+    """ASGI application over the loaded chains. ``failed`` names those that could not be.
+
+    ``status`` is the process's own, which the front asks for, to see that the loop turns.
+    """
 
     def __init__(
         self,
@@ -63,11 +66,13 @@ class App:
         failed: frozenset[str],
         endpoints: Mapping[str, Endpoint],
         run_key: bytes,
+        status: Callable[[], bytes],
     ) -> None:
         self._chains = chains
         self._failed = failed
         self._endpoints = endpoints
         self._run_key = run_key
+        self._status = status
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -79,6 +84,9 @@ class App:
         request_id = headers.get(REQUEST_ID_HEADER, "")
         answer = Answer(send, request_id)
         try:
+            if scope["path"] == "/":
+                await answer.json(self._status())
+                return
             request = await self._request(scope, headers, receive, request_id)
             await while_connected(receive, self._answer(request, answer))
         except HungUp:

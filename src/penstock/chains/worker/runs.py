@@ -165,12 +165,14 @@ class Runs:
                 return await work
         except asyncio.CancelledError as error:
             if task and task.cancelling() > cancellations:
+                _abandon()
                 raise
             # Nobody cancelled this run: the chain raised the exception by itself.
             raise self._told(order, error) from error
         except TimeoutError as error:
             if not limit.expired():
                 raise self._told(order, error) from error
+            _abandon()
             message = f"the chain took longer than its timeout_seconds = {seconds:g}"
             raise ChainTimedOut(message) from error
         except (Exception, SystemExit) as error:
@@ -202,7 +204,17 @@ def identity_of_item(identity: RunIdentity, settings: Settings, index: int) -> R
 
 async def _in_context(order: Order, work: Coroutine[Any, Any, T]) -> T:
     """Run ``work`` in a task whose context knows the run; cancelling this cancels it."""
+    run = Run(order.identity)
     context = contextvars.copy_context()
-    context.run(current_run.set, Run(order.identity))
-    # Cancelling an await on a task cancels the task, and waits until it has cleaned up.
-    return await asyncio.get_running_loop().create_task(work, context=context)
+    context.run(current_run.set, run)
+    try:
+        # Cancelling an await on a task cancels the task, and waits until it has cleaned up.
+        return await asyncio.get_running_loop().create_task(work, context=context)
+    finally:
+        run.ended = True
+
+
+def _abandon() -> None:
+    run = current_run.get()
+    if run is not None:
+        run.abandoned = True
