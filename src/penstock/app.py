@@ -24,6 +24,7 @@ from penstock.admin.routes import AdminDoor, admin_routes
 from penstock.chains.door import ChainsDoor
 from penstock.chains.spec import WorkerSpec
 from penstock.chains.supervisor import ReloadFailed, WorkerPool
+from penstock.chains.watch import changes
 from penstock.config.defaults import sandbox_providers, with_sandbox_port
 from penstock.config.load import Loaded
 from penstock.config.model import Config, KeyTable
@@ -78,7 +79,10 @@ WORKERS_TENANT = "penstock-workers"
 class Service:
     """One running service. ``load`` reads the configuration again on a reload."""
 
-    def __init__(self, loaded: Loaded, load: Callable[[], Loaded]) -> None:
+    def __init__(
+        self, loaded: Loaded, load: Callable[[], Loaded], *, watches_chains: bool = False
+    ) -> None:
+        self._watches_chains = watches_chains
         self._loaded = loaded
         self._load = load
         self._run_key = secrets.token_bytes(32)
@@ -148,6 +152,8 @@ class Service:
         await self._server.start()
         await self._pool.start(self._worker_spec(config))
         self._watch_over(self._watch(), "the watch over keys and gauges")
+        if self._watches_chains:
+            self._watch_over(self._watch_chains(), "the watch over chain code")
         retention = forget_old(self._writer, lambda: self.config.ledger.keep_days, time.time)
         self._watch_over(retention, "the ledger's retention")
         self._watch_over(self._jobs.run(), "the job engine")
@@ -324,6 +330,17 @@ class Service:
         self._set_gauges()
         await exchange.respond(200, self._metrics.exposition(), CONTENT_TYPE)
         return Outcome.SUCCESS
+
+    async def _watch_chains(self) -> None:
+        """Replace the workers whenever the code of a chain has changed."""
+        async for files in changes(self.config.path):
+            _log.info("%s and %d more files changed: new workers", files[0], len(files) - 1)
+            try:
+                await self._pool.reload(
+                    self._worker_spec(self.config), self.config.server.drain_seconds
+                )
+            except ReloadFailed as error:
+                _log.error("reload refused: %s", error)
 
     async def _watch(self) -> None:
         """Every second: follow the key store, measure the loop's lag."""

@@ -37,7 +37,20 @@ if TYPE_CHECKING:
     show_default=True,
     help="What is logged on stderr: lines on a terminal, else JSON.",
 )
-def serve(config_file: Path | None, host: str | None, port: int | None, log_level: str) -> None:
+@click.option(
+    "--reload",
+    "watches_chains",
+    is_flag=True,
+    help="For development: replace the workers when a file of the chains changes.",
+)
+def serve(
+    config_file: Path | None,
+    host: str | None,
+    port: int | None,
+    log_level: str,
+    *,
+    watches_chains: bool,
+) -> None:
     """Run the service: chains and LLM calls through one scheduler.
 
     Without a configuration it answers on http://127.0.0.1:8787 with the API key `dev`, on a
@@ -53,7 +66,7 @@ def serve(config_file: Path | None, host: str | None, port: int | None, log_leve
     from penstock.http.server import event_loop_factory  # noqa: PLC0415 - a bad file is quick
 
     with asyncio.Runner(loop_factory=event_loop_factory()) as runner:
-        runner.run(_serve(loaded, load))
+        runner.run(_serve(loaded, load, watches_chains=watches_chains))
 
 
 def _load(file: Path | None, overrides: Overrides) -> Loaded:
@@ -71,11 +84,11 @@ def _configure_logs(loaded: Loaded, level: str) -> None:
     configure(level.upper(), sys.stderr, json=not sys.stderr.isatty(), secrets=secrets)
 
 
-async def _serve(loaded: Loaded, load: partial[Loaded]) -> None:
+async def _serve(loaded: Loaded, load: partial[Loaded], *, watches_chains: bool) -> None:
     from penstock import app  # noqa: PLC0415 - as above
     from penstock.telemetry.logs import log_unhandled  # noqa: PLC0415 - as above
 
-    service = app.Service(loaded, load)
+    service = app.Service(loaded, load, watches_chains=watches_chains)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(log_unhandled)

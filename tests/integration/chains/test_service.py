@@ -59,3 +59,23 @@ def test_the_service_says_it_is_ready_only_when_chains_and_gateway_answer(runnin
     listed = httpx.get(f"{starting.url}/chains", headers=KEY).json()
     assert {"haiku", "brief", "agent", "keywords"} == {each["name"] for each in listed["chains"]}
     assert 0 == starting.stop()
+
+
+def test_with_reload_a_changed_file_is_served_without_a_restart(running, poll, tmp_path):
+    (tmp_path / "shout.py").write_text("def chain(text: str) -> str:\n    return text + '!'\n")
+    config = tmp_path / "penstock.toml"
+    config.write_text(
+        'path = ["."]\n[workers]\ncount = 1\n[chains.shout]\nimport = "shout:chain"\n'
+    )
+    process = running("serve", "--config", str(config), "--port", "0", "--reload")
+    process.wait_ready()
+
+    def shouted():
+        url = f"{process.url}/chains/shout/invoke"
+        answer = httpx.post(url, json={"input": "a"}, headers=KEY, timeout=30)
+        return answer.json().get("output")
+
+    assert "a!" == shouted()
+    (tmp_path / "shout.py").write_text("def chain(text: str) -> str:\n    return text + '?!'\n")
+    poll(lambda: shouted() == "a?!", 60)
+    assert 0 == process.stop()
