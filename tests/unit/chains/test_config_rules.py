@@ -86,6 +86,51 @@ def test_a_plain_template_is_taken():
     assert "{{literal}} {a} {b_1}" == settings(config).configurable["template"]
 
 
+def written_in(language, text="{{ a }}"):
+    return PromptTemplate.from_template(text, template_format=language).configurable_fields(
+        template=ConfigurableField(id="template")
+    )
+
+
+@pytest.mark.parametrize(
+    ("language", "template"),
+    [
+        ("jinja2", "{{ a.__class__ }}"),
+        ("jinja2", "{{ 'x' * 900000000 }}"),
+        ("jinja2", "{% for i in range(10**9) %}x{% endfor %}"),
+        ("jinja2", "{{ a }}{# hidden #}"),
+        ("jinja2", "{{{{ a.b }}}}"),
+        ("mustache", "{{a.b}}"),
+        ("mustache", "{{#a}}{{.}}{{/a}}"),
+        ("mustache", "{{> partial}}"),
+    ],
+)
+def test_in_jinja_and_mustache_too_only_plain_fields_are_taken(language, template):
+    chain = written_in(language)
+    assert "plain" in refused({"configurable": {"template": template}}, chain=chain)
+    for plain in ("{{ b }} and {{c}}", 'a brace { and {"json": 1}'):
+        came = settings({"configurable": {"template": plain}}, chain=chain)
+        assert plain == came.configurable["template"]
+
+
+def test_the_language_of_a_template_cannot_be_changed():
+    chain = PromptTemplate.from_template("{a}").configurable_fields(
+        template=ConfigurableField(id="template"), template_format=ConfigurableField(id="language")
+    )
+    assert "f-string" in refused({"configurable": {"language": "jinja2"}}, chain=chain)
+    came = settings({"configurable": {"language": "f-string"}}, chain=chain)
+    assert {"language": "f-string"} == came.configurable
+
+
+def test_the_messages_of_a_prompt_are_templates_in_any_language():
+    chain = ChatPromptTemplate.from_messages([("human", "{a}")]).configurable_fields(
+        messages=ConfigurableField(id="messages")
+    )
+    for template in ("{a!r:>900000000}", "{{ a.b }}", "{a.b}"):
+        config = {"configurable": {"messages": [["human", template]]}}
+        assert "plain" in refused(config, chain=chain)
+
+
 def test_the_rule_for_templates_does_not_hold_for_other_fields():
     config = {"configurable": {"responses": ['{"json": 1}']}}
 

@@ -7,13 +7,16 @@ LangChain's RunnableConfig is ours (``run_name``) or ignored (``callbacks``,
 
 Prompt templates need a rule of their own. A template from a request may hold plain ``{name}``
 fields only: ``str.format`` looks up attributes and honours width specifications, and
-``{topic:>900000000}`` in a body of a hundred bytes takes gigabytes. Which ids are templates is
-found by walking the runnable; an id whose owner is not found counts as one.
+``{topic:>900000000}`` in a body of a hundred bytes takes gigabytes. Where the author's prompt is
+in Jinja or Mustache, its expressions are refused in the same way, and which of the three it is in
+cannot be configured away from ``f-string``. Which ids are templates is found by walking the
+runnable; an id whose owner is not found counts as one, in any language.
 """
 
 from __future__ import annotations
 
 import enum
+import re
 import string
 import uuid
 from collections.abc import Iterator, Mapping
@@ -40,6 +43,32 @@ another tenant's conversation by guessing its id."""
 WALK_RUNNABLES_MAX = 10_000
 
 
+F_STRING = "f-string"
+_ANY_FORMAT = frozenset({F_STRING, "jinja2", "mustache"})
+_PLAIN_EXPRESSION = re.compile(r"\{\{ *[A-Za-z_]\w* *\}\}")
+_EXPRESSION = re.compile(r"\{[{%#]")
+
+
+class _Owner(msgspec.Struct, frozen=True):
+    """Whose field an id configures: a prompt's, in which languages, or its very language."""
+
+    is_prompt: bool = False
+    is_format: bool = False
+    formats: frozenset[str] = frozenset()
+
+    def together(self, other: _Owner) -> _Owner:
+        """One id may configure fields of several."""
+        return _Owner(
+            self.is_prompt or other.is_prompt,
+            self.is_format or other.is_format,
+            self.formats | other.formats,
+        )
+
+
+_OWNER_NONE = _Owner()
+_OWNER_UNKNOWN = _Owner(is_prompt=True, formats=_ANY_FORMAT)
+
+
 class Settings(msgspec.Struct):
     """What a request's config came to."""
 
@@ -62,9 +91,11 @@ class ConfigRules:
         self._specs = {
             name: spec for name, spec in specs.items() if not name.startswith(RESERVED_PREFIXES)
         }
-        harmless = dict(_configurable_owners(runnable))
+        owners = _configurable_owners(runnable)
         self._templates = {
-            name for name in self._specs if harmless.get(name, True) and name not in MEMORY_IDS
+            name: owners.get(name, _OWNER_UNKNOWN)
+            for name in self._specs
+            if owners.get(name, _OWNER_UNKNOWN).is_prompt and name not in MEMORY_IDS
         }
         self._model = _configurable_model(self._specs)
 
@@ -120,8 +151,8 @@ class ConfigRules:
             raise InvalidInput(
                 f"config.configurable: {named} cannot be set on this chain; it declares: {open_ids}"
             )
-        for name in self._templates & values.keys():
-            _check_template(name, values[name])
+        for name in self._templates.keys() & values.keys():
+            _check_template(name, values[name], self._templates[name])
         try:
             checked = self._model.model_validate(values)
         except ValidationError as error:
@@ -159,8 +190,17 @@ def _plain(value: Any) -> Any:
     return value.value if isinstance(value, enum.Enum) else value
 
 
-def _check_template(name: str, value: Any) -> None:
+def _check_template(name: str, value: Any, owner: _Owner) -> None:
+    if owner.is_format:
+        if value != F_STRING:
+            raise InvalidInput(f"config.configurable.{name} can be {F_STRING!r} only")
+        return
     for text in _texts(value):
+        if F_STRING not in owner.formats or len(owner.formats) > 1:
+            if _EXPRESSION.search(_PLAIN_EXPRESSION.sub("", text)):
+                raise _not_plain(name)
+            if F_STRING not in owner.formats:
+                continue
         try:
             fields = list(string.Formatter().parse(text))
         except ValueError as error:
@@ -168,13 +208,15 @@ def _check_template(name: str, value: Any) -> None:
                 f"config.configurable.{name}: not a template; a brace is written {{{{ or }}}}"
             ) from error
         for _, field, specification, conversion in fields:
-            if field is None:
-                continue
-            if specification or conversion or not field.isidentifier():
-                raise InvalidInput(
-                    f"config.configurable.{name}: a template from a request may hold plain "
-                    "{name} fields only, without conversion, format or attribute"
-                )
+            if field is not None and (specification or conversion or not field.isidentifier()):
+                raise _not_plain(name)
+
+
+def _not_plain(name: str) -> InvalidInput:
+    return InvalidInput(
+        f"config.configurable.{name}: a template from a request may hold plain "
+        "{name} fields only, without conversion, format, attribute or expression"
+    )
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -231,25 +273,24 @@ def _concurrency(value: Any) -> int | None:
     return value if isinstance(value, int) and value > 0 else None
 
 
-def _configurable_owners(runnable: Any) -> Iterator[tuple[str, bool]]:
-    """Each configurable field's id found in ``runnable``, and whether it belongs to a prompt.
+def _configurable_owners(runnable: Any) -> dict[str, _Owner]:
+    """Each configurable field's id found in ``runnable``, and whose field it is.
 
     Runnables hold others in fields, lists, dicts and, as ``RunnableLambda.deps``, in closures.
     """
     waiting: list[Any] = [runnable]
     seen: set[int] = set()
-    found: dict[str, bool] = {}
+    found: dict[str, _Owner] = {}
     while waiting and len(seen) < WALK_RUNNABLES_MAX:
         item = waiting.pop()
         if id(item) in seen or isinstance(item, str | bytes | int | float | type):
             continue
         seen.add(id(item))
         if isinstance(item, RunnableConfigurableFields):
-            of_prompt = isinstance(item.default, BasePromptTemplate | BaseMessagePromptTemplate)
-            for spec in item.fields.values():
+            for field, spec in item.fields.items():
                 name = getattr(spec, "id", None)
                 if name is not None:
-                    found[name] = found.get(name, False) or of_prompt
+                    found[name] = found.get(name, _OWNER_NONE).together(_owner(item.default, field))
         if isinstance(item, Mapping):
             waiting.extend(item.values())
         elif isinstance(item, list | tuple):
@@ -257,4 +298,13 @@ def _configurable_owners(runnable: Any) -> Iterator[tuple[str, bool]]:
         elif isinstance(item, Runnable):
             waiting.extend(vars(item).values())
             waiting.extend(getattr(item, "deps", None) or [])
-    yield from found.items()
+    return found
+
+
+def _owner(default: Any, field: str) -> _Owner:
+    if not isinstance(default, BasePromptTemplate | BaseMessagePromptTemplate):
+        return _OWNER_NONE
+    # A prompt of messages has a language in each of them, and so any.
+    language = getattr(default, "template_format", None)
+    formats = _ANY_FORMAT if language is None else frozenset({language})
+    return _Owner(is_prompt=True, is_format=field == "template_format", formats=formats)
