@@ -13,6 +13,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,13 @@ from penstock.chains.supervisor import ReloadFailed, WorkerPool
 from penstock.chains.watch import changes
 from penstock.config.defaults import sandbox_providers, with_sandbox_port
 from penstock.config.load import Loaded
-from penstock.config.model import Config, KeyTable
+from penstock.config.model import Config, KeyTable, TenantTable
 from penstock.dashboard.gather import live_snapshot
 from penstock.dashboard.page import routes as dashboard_routes
 from penstock.dashboard.snapshot import LiveSnapshot, WorkerView
 from penstock.dispatch.calls import Calls
 from penstock.dispatch.dispatcher import Dispatcher
-from penstock.dispatch.planning import plan_of, targets_of
+from penstock.dispatch.planning import dearest_prices, plan_of, targets_of
 from penstock.dispatch.prices import prices_of
 from penstock.dispatch.upstream import Upstream
 from penstock.errors import ConfigError, Draining, PenstockError
@@ -54,10 +55,11 @@ from penstock.providers.estimate import Estimator
 from penstock.sandbox.child import SandboxChild
 from penstock.scheduler.events import Replanned
 from penstock.scheduler.scheduler import Scheduler
+from penstock.store.budgets import Budget, Budgets, Scope, first_of_month, spent_since
 from penstock.store.database import DATABASE_FILE
 from penstock.store.jobs import JobStore
 from penstock.store.keys import KeyGrant, KeyStore, Snapshot
-from penstock.store.ledger import Ledger, forget_old
+from penstock.store.ledger import Ledger, day_of, forget_old
 from penstock.store.owner import Owner
 from penstock.store.reader import Reader
 from penstock.store.writer import Writer
@@ -121,6 +123,7 @@ class Service:
         self._reader = Reader(Path(config.store.path) / DATABASE_FILE)
         # A reader of its own: a long look at the ledger must hold up no job.
         self._jobs_reader = Reader(Path(config.store.path) / DATABASE_FILE)
+        self._budgets = Budgets(time.time)
         self._desk = Desk(self._authenticator(), config.server, self._metrics)
         self._upstream = Upstream()
         scheduler = Scheduler(plan_of(config), time.monotonic())
@@ -128,8 +131,9 @@ class Service:
         self._calls = Calls(self._dispatcher, self._upstream, self._metrics, time.time)
         self._calls.targets = targets_of(config, self._loaded.secrets)
         self._ledger = Ledger(self._writer, self._metrics.ledger_rows_lost)
-        self._accounts = Accounts(self._ledger, time.time, time.monotonic)
-        self._accounts.prices = prices_of(config)
+        await self._begin_budgets()
+        self._accounts = Accounts(self._ledger, self._budgets, time.time, time.monotonic)
+        self._price(config)
         self._pool = WorkerPool(config.workers, classes=config.classes)
         self._chains = ChainsDoor(self._pool, config.chains, config.classes, self._run_key)
         self._gateway = GatewayCalls(
@@ -239,12 +243,24 @@ class Service:
         self._desk.adopt(config.server)
         self._calls.targets = targets_of(config, self._loaded.secrets)
         self._gateway.classes = config.classes
-        self._accounts.prices = prices_of(config)
+        self._price(config)
         self._models.models = models_by_kind(config)
         self._chains.reload(config.chains, config.classes)
         self._jobs.table, self._jobs.classes = config.jobs, config.classes
         self._pool.adopt(config.classes)
         self._dispatcher.post(Replanned(plan_of(config)))
+
+    async def _begin_budgets(self) -> None:
+        """Count on from what the ledger says of this month. Raises StoreError."""
+        if (Path(self.config.store.path) / DATABASE_FILE).exists():
+            month = first_of_month(day_of(time.time()))
+            asked = self._reader.submit(partial(spent_since, day=month))
+            sums = await asyncio.wrap_future(asked)
+            self._budgets.begin_with(sums)
+
+    def _price(self, config: Config) -> None:
+        self._accounts.prices = prices = prices_of(config)
+        self._accounts.prices_expected = dearest_prices(config, prices)
 
     def _authenticator(self) -> Authenticator:
         """Every key: those of the file, those of the store, and that of our own workers."""
@@ -252,6 +268,7 @@ class Service:
         principals = dict(_principals(self._loaded, stored))
         workers = Principal(WORKERS_KEY_ID, WORKERS_TENANT, "standard", "standard", internal=True)
         principals[digest(self._workers_key, stored.pepper)] = workers
+        self._budgets.adopt(_budgets(self.config, stored))
         tenants = {principal.tenant for principal in principals.values()}
         self._metrics.know(_names(self.config) | tenants)
         return Authenticator(principals, stored.pepper)
@@ -405,6 +422,27 @@ def _principal(key_id: str, allowed: KeyTable | KeyGrant) -> Principal:
         models=None if allowed.models is None else frozenset(allowed.models),
         chains=None if allowed.chains is None else frozenset(allowed.chains),
         admin=allowed.admin,
+    )
+
+
+def _budgets(config: Config, stored: Snapshot) -> dict[Scope, Budget]:
+    found: dict[Scope, Budget] = {}
+    for tenant, tenant_table in config.tenants.items():
+        found["tenant", tenant] = _budget(tenant_table)
+    for name, table in config.keys.items():
+        found["key", name] = _budget(table)
+    for key in stored.keys:
+        found["key", key.key_id] = _budget(key.grant)
+    return found
+
+
+def _budget(allowed: TenantTable | KeyTable | KeyGrant) -> Budget:
+    return Budget(
+        day_usd=allowed.budget_day_usd,
+        month_usd=allowed.budget_month_usd,
+        day_tokens=allowed.budget_day_tokens,
+        month_tokens=allowed.budget_month_tokens,
+        hard=allowed.budget_hard,
     )
 
 

@@ -19,7 +19,8 @@
         │   ├── RequestTooLargeForLimit 400 can never fit the deployment's limits
         │   ├── QueueFull          429 come back in a moment
         │   ├── DeadlineUnreachable 429 would be granted too late; retrying is no use
-        │   └── Draining           503 the service is stopping
+        │   ├── BudgetExceeded     402 a hard budget of the key or its tenant
+    │   └── Draining           503 the service is stopping
         ├── StoreUnavailable       503 nothing durable can be accepted
         ├── UpstreamError              the provider, seen from here
         │   ├── UpstreamRejected   4xx the provider's own refusal, passed on
@@ -206,6 +207,20 @@ class DeadlineExceeded(DeadlineUnreachable):
 
     outcome = Outcome.EVICTED_DEADLINE
     code = "deadline_exceeded"
+
+
+class BudgetExceeded(Refused):
+    """A hard budget is used up until ``resets_at`` (Unix seconds)."""
+
+    status = 402
+    outcome = Outcome.REFUSED_BUDGET
+    type = "insufficient_quota"
+    code = "insufficient_quota"
+    should_retry = False
+
+    def __init__(self, message: str, *, resets_at: float | None = None) -> None:
+        super().__init__(message)
+        self.resets_at = resets_at
 
 
 class Draining(Refused):

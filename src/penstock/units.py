@@ -168,6 +168,7 @@ class Outcome(StrEnum):
     REFUSED_TOO_LARGE = "refused_too_large"
     REFUSED_QUEUE_FULL = "refused_queue_full"
     REFUSED_DEADLINE = "refused_deadline"
+    REFUSED_BUDGET = "refused_budget"
     REFUSED_DRAINING = "refused_draining"
     EVICTED_DEADLINE = "evicted_deadline"
     CANCELLED_WAITING = "cancelled_waiting"

@@ -252,7 +252,27 @@ class ClassTable(_Table, frozen=True):
     ] = 600.0
 
 
-class TenantTable(_Table, frozen=True):
+class _Budgeted(_Table, frozen=True, kw_only=True):
+    """What may be spent in a day or month (UTC): of a key, or of all keys of a tenant."""
+
+    budget_day_usd: Annotated[
+        Dollars | None, Meta(description="dollars that its calls may cost in a day (UTC)")
+    ] = None
+    budget_month_usd: Annotated[
+        Dollars | None, Meta(description="dollars that its calls may cost in a month (UTC)")
+    ] = None
+    budget_day_tokens: Annotated[
+        NonNegativeInt | None, Meta(description="tokens, both ways, of its calls in a day (UTC)")
+    ] = None
+    budget_month_tokens: Annotated[
+        NonNegativeInt | None, Meta(description="tokens, both ways, of its calls in a month (UTC)")
+    ] = None
+    budget_hard: Annotated[
+        bool, Meta(description="over a budget calls are refused with 402; if false, only warned")
+    ] = True
+
+
+class TenantTable(_Budgeted, frozen=True):
     """``[tenants.NAME]``: who is treated fairly."""
 
     weight: Annotated[
@@ -269,7 +289,7 @@ class TenantTable(_Table, frozen=True):
     ] = None
 
 
-class KeyTable(_Table, frozen=True):
+class KeyTable(_Budgeted, frozen=True):
     """``[keys.NAME]``: one API key of a caller."""
 
     tenant: Annotated[Identifier, Meta(description="who the key belongs to")]

@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from penstock.config.model import Config, DeploymentTable, TenantTable
 from penstock.config.secrets import Secrets
 from penstock.dispatch.calls import Target
+from penstock.dispatch.prices import Price
 from penstock.dispatch.upstream import Timeouts
 from penstock.limits.pool import LimitsPlan
 from penstock.providers.registry import ADAPTERS
 from penstock.scheduler.plan import ClassPlan, DeploymentPlan, Plan
-from penstock.units import PERIOD_SECONDS, LimitName
+from penstock.units import PERIOD_SECONDS, Estimate, LimitName
 
 
 def queue_name(kind: str, model: str) -> str:
@@ -82,6 +83,25 @@ def targets_of(config: Config, secrets: Secrets) -> Mapping[str, Target]:
             key=secrets.providers.get(table.provider),
         )
     return targets
+
+
+def dearest_prices(config: Config, prices: Mapping[str, Price]) -> Mapping[str, Price]:
+    """For each model, as units name it, the price of its dearest deployment: what is reserved."""
+    found: dict[str, Price] = {}
+    for name, table in config.deployments.items():
+        price = prices.get(name)
+        if price is None:
+            continue
+        kind = config.providers[table.provider].kind
+        for model in public_models(name, table):
+            before = found.get(queue_name(kind, model))
+            if before is None or before.expected(_TYPICAL) < price.expected(_TYPICAL):
+                found[queue_name(kind, model)] = price
+    return found
+
+
+_TYPICAL = Estimate(tokens_input=3_000, tokens_output=1_000)
+"""A call by which prices are compared: of input and output, most is input."""
 
 
 def public_models(name: str, table: DeploymentTable) -> tuple[str, ...]:

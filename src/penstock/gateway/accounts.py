@@ -13,6 +13,7 @@ from penstock.dispatch.prices import Price, dollars
 from penstock.gateway.who import Caller
 from penstock.http.auth import Principal
 from penstock.http.exchange import Exchange
+from penstock.store.budgets import Budgets, Reservation
 from penstock.store.ledger import CallRow, Ledger
 from penstock.units import Grant, Outcome, Unit, Usage
 
@@ -24,16 +25,23 @@ NANO_DOLLARS_MAX: Final = 10**15
 class Accounts:
     """Opens an account for each call. ``wall`` gives Unix time, ``clock`` monotonic seconds.
 
-    ``prices`` is replaced on a reload: that of each deployment which has a known one.
+    ``prices`` and ``prices_expected`` are replaced on a reload: that of each deployment which
+    has a known one, and for each model, as units name it, the dearest of its deployments.
     """
 
     def __init__(
-        self, ledger: Ledger, wall: Callable[[], float], clock: Callable[[], float]
+        self,
+        ledger: Ledger,
+        budgets: Budgets,
+        wall: Callable[[], float],
+        clock: Callable[[], float],
     ) -> None:
         self.ledger = ledger
+        self.budgets = budgets
         self.wall = wall
         self.clock = clock
         self.prices: Mapping[str, Price] = {}
+        self.prices_expected: Mapping[str, Price] = {}
 
     def open(self, exchange: Exchange, principal: Principal) -> Account:
         """The account of a call that has just come in; closed when its exchange ends."""
@@ -51,7 +59,14 @@ class Accounts:
 class Account:
     """One call's."""
 
-    __slots__ = ("_accounts", "_exchange", "_granted_at", "_submitted_at", "row")
+    __slots__ = (
+        "_accounts",
+        "_exchange",
+        "_granted_at",
+        "_reservation",
+        "_submitted_at",
+        "row",
+    )
 
     def __init__(self, accounts: Accounts, row: CallRow, exchange: Exchange) -> None:
         self.row = row
@@ -59,9 +74,10 @@ class Account:
         self._accounts = accounts
         self._submitted_at: float | None = None
         self._granted_at: float | None = None
+        self._reservation: Reservation | None = None
 
     def submit(self, unit: Unit, model: str, caller: Caller) -> None:
-        """The call is a unit now, for a model that is served."""
+        """The call is a unit now, for a model that is served. Raises BudgetExceeded."""
         row, estimate = self.row, unit.estimate
         row.tenant, row.key_id = unit.tenant, caller.principal.key_id
         row.class_name, row.model = unit.class_name, model
@@ -73,6 +89,15 @@ class Account:
         self._submitted_at = now = self._accounts.clock()
         if unit.deadline is not None:
             row.deadline_seconds = unit.deadline - now
+        price = self._accounts.prices_expected.get(unit.model)
+        self._reservation, warning = self._accounts.budgets.reserve(
+            row.tenant,
+            row.key_id,
+            estimate.tokens_input + estimate.tokens_output,
+            0 if price is None else price.expected(estimate),
+        )
+        if warning is not None:
+            self._exchange.response_headers["penstock-budget-warning"] = warning
 
     def granted(self, grant: Grant) -> None:
         """It may be sent now."""
@@ -103,4 +128,6 @@ class Account:
             row.upstream_seconds = self._accounts.clock() - self._granted_at
         elif self._submitted_at is not None:
             row.wait_seconds = self._accounts.clock() - self._submitted_at
+        if self._reservation is not None:
+            self._accounts.budgets.settle(self._reservation, row)
         self._accounts.ledger.add(row)

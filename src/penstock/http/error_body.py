@@ -17,6 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from penstock.errors import (
+    BudgetExceeded,
     CallError,
     DeadlineUnreachable,
     Draining,
@@ -93,6 +94,8 @@ def document(error: CallError, shape: ErrorShape, request_id: str) -> dict[str, 
     }
     if isinstance(error, DeadlineUnreachable) and error.eta_seconds is not None:
         problem["eta_seconds"] = round(error.eta_seconds, 3)
+    if isinstance(error, BudgetExceeded) and error.resets_at is not None:
+        problem["resets_at"] = round(error.resets_at)
     if shape is ErrorShape.ANTHROPIC:
         kind = _ANTHROPIC_TYPES.get(error.status, _family(error.status))
         return {

@@ -33,6 +33,11 @@ class KeyGrant(msgspec.Struct, frozen=True):
     models: tuple[str, ...] | None = None  # None: all
     chains: tuple[str, ...] | None = None  # None: all
     admin: bool = False
+    budget_day_usd: float | None = None
+    budget_month_usd: float | None = None
+    budget_day_tokens: int | None = None
+    budget_month_tokens: int | None = None
+    budget_hard: bool = True
 
 
 class StoredKey(msgspec.Struct, frozen=True):
