@@ -125,12 +125,13 @@ class Pool:
             return max(costs)
         return 1.0 / self.slots.capacity
 
-    def burst_seconds(self, now: float) -> float:
-        """Work, in dominant seconds, that could be taken at once."""
+    def burst_seconds(self, reserve: float, now: float) -> float:
+        """Work, in dominant seconds, that a class with this reserve could take at once."""
         seconds = math.inf
         for bucket in self.buckets.values():
             bucket.advance(now)
-            seconds = min(seconds, max(0.0, bucket.level) / bucket.rate)
+            free = bucket.level - bucket.floor(0.0, reserve)
+            seconds = min(seconds, max(0.0, free) / bucket.rate)
         return seconds
 
     def fit(self, amounts: Amounts, reserve: float, now: float) -> Fit:
@@ -182,7 +183,8 @@ class Pool:
     def headroom(self, amounts: Amounts) -> float:
         """The smallest share of a limit that is left after taking the amounts; 1 is all."""
         shares = [
-            (bucket.level - amounts.get(name, 0.0)) / bucket.capacity
+            (bucket.level - (amounts.get(name, 0.0) if bucket.production is None else 0.0))
+            / bucket.capacity
             for name, bucket in self.buckets.items()
         ]
         if self.slots.is_limit:

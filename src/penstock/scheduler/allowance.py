@@ -66,6 +66,16 @@ class Allowance:
                 needed = {name: needed[name] + claimed[name] for name in needed}
         return self.pool.fit(needed, reserve, now).ready_at
 
+    def wait_seconds(self, own_ahead: int, estimate: Estimate, now: float) -> float:
+        """How long its own limits keep a unit with so many of the tenant before it, at least."""
+        needed = own_amounts(estimate)
+        needed[LimitName.RPM] += own_ahead
+        seconds = 0.0
+        for name, bucket in self.pool.buckets.items():
+            bucket.advance(now)
+            seconds = max(seconds, (needed[name] - bucket.level) / bucket.rate)
+        return seconds
+
     def hold(self, queue: ClassQueue, amounts: Amounts, now: float) -> None:
         """The tenant's head in this class waits beside the line, and claims what it needs."""
         self._claims[queue] = amounts

@@ -25,12 +25,12 @@ ones, and limits that do not block it are not idle.
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from collections.abc import Iterable
 
 from penstock.limits.bucket import ROUNDING
 from penstock.limits.pool import Held, Pool
 from penstock.limits.production import Answer
+from penstock.scheduler.affinity import Affinities
 from penstock.scheduler.allowance import Allowance, Allowances, own_amounts
 from penstock.scheduler.deployment import Deployment
 from penstock.scheduler.events import RefusalReason
@@ -57,9 +57,12 @@ RELAXED_WAKE_SECONDS = 1.0
 DEADLINE_NEAR_SECONDS = 5.0
 """So long before its deadline a unit may push, within its class's share."""
 
-AFFINITIES_MAX = 10_000
 AFFINITY_HEADROOM_MIN = 0.2
 """A conversation stays where its prompt is cached while so much of the limits is free there."""
+
+HEADROOM_COMFORTABLE = 0.1
+"""A deployment with less of its limits left is chosen last, cheap or not: there the error of
+estimates makes 429s."""
 
 
 class ClassQueue:
@@ -195,15 +198,16 @@ class Domain:
         classes: Iterable[ClassPlan],
         weights: dict[str, float],
         allowances: Allowances,
+        affinities: Affinities,
         now: float,
     ) -> None:
         self._allowances = allowances
+        self._affinities = affinities
         self.deployments = list(deployments)
         self.classes = [
             ClassQueue(plan, weights, now) for plan in sorted(classes, key=lambda plan: plan.rank)
         ]
         self._by_class = {queue.plan.name: queue for queue in self.classes}
-        self._affine: OrderedDict[str, Deployment] = OrderedDict()
         self._serving: dict[str, list[Deployment]] = {}
         for deployment in self.deployments:
             for model in deployment.plan.models:
@@ -344,23 +348,21 @@ class Domain:
         head.cost_seconds = placement.pool.cost_seconds(placement.amounts)
         queue.spend(head.cost_seconds)
         queue.queue.granted(head)
-        if head.unit.affinity and len(head.options) > 1:
-            self._keep(head.unit.affinity, placement.deployment)
-
-    def _keep(self, affinity: str, deployment: Deployment) -> None:
-        """Remember where a conversation's prompt is cached; the oldest are forgotten."""
-        self._affine[affinity] = deployment
-        self._affine.move_to_end(affinity)
-        if len(self._affine) > AFFINITIES_MAX:
-            self._affine.popitem(last=False)
+        if len(head.options) > 1:
+            self._affinities.keep(head.unit, placement.deployment.plan.name)
 
     def _place(
         self, waiting: Waiting, reserve: float, held: dict[Pool, Held], now: float
     ) -> Placement:
-        """The ready deployment with the most headroom, or the one that is ready first."""
-        kept = self._affine.get(waiting.unit.affinity) if waiting.unit.affinity else None
+        """Where a unit goes: among deployments that are ready at once, the one with its prompt,
+        then the cheapest that is comfortable, then the one with most headroom; else the first.
+
+        Ready means that it has room for this unit beyond what its class leaves there, so no
+        dear deployment is taken while a cheaper one has that room.
+        """
+        kept = self._affinities.of(waiting.unit) if len(waiting.options) > 1 else None
         best: Placement | None = None
-        best_rank = (math.inf, 0.0)
+        best_rank = (math.inf, False, 0.0, 0.0)
         for deployment, estimated in waiting.options:
             amounts = deployment.corrected(estimated, waiting.unit.class_name)
             ready_at, cause = deployment.ready_at(amounts, reserve, now)
@@ -369,10 +371,10 @@ class Domain:
                 ready_at, cause = max(ready_at, hold.ready_at), Cause.HIGHER_CLASS
             if len(waiting.options) == 1:
                 return Placement(deployment, amounts, ready_at, cause)
-            headroom = deployment.pool.headroom(amounts)
-            if deployment is kept and ready_at <= now and headroom > AFFINITY_HEADROOM_MIN:
+            plan, headroom = deployment.plan, deployment.pool.headroom(amounts)
+            if plan.name == kept and ready_at <= now and headroom > AFFINITY_HEADROOM_MIN:
                 return Placement(deployment, amounts, ready_at, cause)
-            rank = (ready_at, -headroom)
+            rank = (ready_at, headroom < HEADROOM_COMFORTABLE, plan.cost, -headroom)
             if best is None or rank < best_rank:
                 best, best_rank = Placement(deployment, amounts, ready_at, cause), rank
         assert best is not None, "a unit without options is never admitted"

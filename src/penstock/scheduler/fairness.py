@@ -25,6 +25,7 @@ from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import TypeAlias
 
+from penstock.scheduler.ranks import Ranks
 from penstock.scheduler.waiting import Waiting
 
 COMPACT_ENDED_MIN = 64
@@ -38,17 +39,31 @@ Rank: TypeAlias = tuple[float, tuple[float, float, int]]
 class Flow:
     """One tenant in one class: its tag, and its units by model, each model in order."""
 
-    __slots__ = ("ended", "entered", "index", "is_held", "start", "units", "waiting", "weight")
+    __slots__ = (
+        "ended",
+        "entered",
+        "index",
+        "is_held",
+        "ranks",
+        "start",
+        "units",
+        "weight",
+    )
 
     def __init__(self, index: int, weight: float) -> None:
         self.index = index
         self.weight = weight
         self.start = 0.0
-        self.waiting = 0
+        self.ranks = Ranks()
         self.ended = 0
         self.is_held = False
         self.units: dict[str, list[Waiting]] = {}
         self.entered: dict[str, Rank] = {}
+
+    @property
+    def waiting(self) -> int:
+        """How many units wait."""
+        return self.ranks.count
 
     def head(self, model: str) -> Waiting | None:
         """The first unit that still waits for this model; forgets the ended ones before it."""
@@ -90,9 +105,15 @@ class FairQueue:
         self._lines: dict[str, list[tuple[Rank, int, Flow]]] = {}
         self._index = count()
         self._sweep_at = COMPACT_ENDED_MIN
+        self._ranks = Ranks()
         self.virtual_time = 0.0
-        self.waiting = 0
         self.tenants_waiting = 0
+        self.weights_waiting = 0.0
+
+    @property
+    def waiting(self) -> int:
+        """How many units wait."""
+        return self._ranks.count
 
     def push(self, waiting: Waiting) -> None:
         """Add a unit at its place, which is its own from its run's arrival on."""
@@ -101,8 +122,9 @@ class FairQueue:
         if flow.waiting == 0:
             flow.start = max(flow.start, self.virtual_time)
             self.tenants_waiting += 1
-        flow.waiting += 1
-        self.waiting += 1
+            self.weights_waiting += flow.weight
+        flow.ranks.add(waiting.number)
+        self._ranks.add(waiting.number)
         heap = flow.units.setdefault(unit.model, [])
         heappush(heap, waiting)
         head = flow.head(unit.model)
@@ -113,11 +135,12 @@ class FairQueue:
         """A unit ends its waiting: granted, evicted or cancelled."""
         waiting.is_waiting = False
         flow = self._flows[waiting.unit.tenant]
-        flow.waiting -= 1
+        flow.ranks.discard(waiting.number)
         flow.ended += 1
-        self.waiting -= 1
+        self._ranks.discard(waiting.number)
         if flow.waiting == 0:
             self.tenants_waiting -= 1
+            self.weights_waiting -= flow.weight
         if self.waiting == 0:
             self._rest()
         elif flow.ended > COMPACT_ENDED_MIN and flow.ended > flow.waiting:
@@ -169,6 +192,27 @@ class FairQueue:
             if found is not None and (best is None or found[0] < best[0]):
                 best = found
         return best[1] if best is not None else None
+
+    def ahead_of(self, waiting: Waiting) -> int:
+        """How many units will go before one that waits, or would; about.
+
+        Of its own tenant those that came before it; for each of them the others get as much by
+        their weights, if they have it. Within a quantum it is those that came before, whoever's
+        they are.
+        """
+        if self._quantum_seconds:
+            return self._ranks.before(waiting.number)
+        flow = self._flows.get(waiting.unit.tenant)
+        if flow is None:
+            return 0
+        own = flow.ranks.before(waiting.number)
+        others = own * (self.weights_waiting / flow.weight - 1.0)
+        return own + min(self.waiting - flow.waiting, max(0, round(others)))
+
+    def own_ahead_of(self, waiting: Waiting) -> int:
+        """How many units of its own tenant came before one that waits, or would."""
+        flow = self._flows.get(waiting.unit.tenant)
+        return flow.ranks.before(waiting.number) if flow is not None else 0
 
     def waiting_of(self, tenant: str) -> int:
         """How many units of a tenant wait here."""
@@ -229,3 +273,4 @@ class FairQueue:
         self.virtual_time = max(self.virtual_time, ahead)
         self._flows.clear()
         self._lines.clear()
+        self.weights_waiting = 0.0

@@ -35,6 +35,8 @@ class DeploymentPlan(msgspec.Struct, frozen=True):
 
     Deployments that name the same ``pool`` share its limits (an organisation's, a project's);
     the first of them that has limits states them. Without a name it has a pool of its own.
+    ``cost`` is what a typical call costs there, in any unit that all deployments of a model
+    share; the cheaper one is taken where both have room.
     """
 
     name: str
@@ -42,6 +44,7 @@ class DeploymentPlan(msgspec.Struct, frozen=True):
     limits: LimitsPlan = LimitsPlan()
     charge: ChargeModel = ChargeModel()
     pool: str | None = None
+    cost: float = 0.0
 
     @property
     def pool_name(self) -> str:

@@ -14,6 +14,7 @@ from itertools import count
 
 from penstock.limits.charge import failed_amounts, settled_amounts
 from penstock.limits.pool import LimitsPlan, Pool
+from penstock.scheduler.affinity import Affinities
 from penstock.scheduler.allowance import Allowances, own_amounts, own_amounts_used
 from penstock.scheduler.deployment import Deployment
 from penstock.scheduler.domain import ClassQueue, Domain, Placement
@@ -36,7 +37,7 @@ from penstock.scheduler.events import (
 from penstock.scheduler.explain import Cause
 from penstock.scheduler.fairness import COMPACT_ENDED_MIN
 from penstock.scheduler.plan import Plan
-from penstock.scheduler.predict import predicted_wait_seconds
+from penstock.scheduler.predict import predicted_wait_seconds, units_ahead
 from penstock.scheduler.waiting import Waiting
 from penstock.units import Amounts, Grant, Unit, Usage
 
@@ -63,6 +64,7 @@ class Scheduler:
         self._waiting: dict[str, Waiting] = {}
         self._flights: dict[str, Flight] = {}
         self._allowances = Allowances()
+        self._affinities = Affinities()
         self._deadlines: list[tuple[float, int, Waiting]] = []
         self.plan = plan
         self.domains: list[Domain] = []
@@ -130,7 +132,20 @@ class Scheduler:
         waiting = self._waiting.get(unit_id)
         if waiting is None:
             return None
-        return predicted_wait_seconds(self._domain_of[waiting.unit.model], waiting, now)
+        domain = self._domain_of[waiting.unit.model]
+        return predicted_wait_seconds(domain, waiting, self._allowances, now)
+
+    def position(self, unit_id: str) -> int | None:
+        """Where a waiting unit stands, from 1; None where it does not wait.
+
+        An estimate, by what waits now: those of more urgent classes, then of its own class those
+        that came before it, as far as fairness lets them pass (``predict``). What is yet to
+        come may pass, too, and so may later steps of runs and earlier deadlines. O(1), amortised.
+        """
+        waiting = self._waiting.get(unit_id)
+        if waiting is None:
+            return None
+        return units_ahead(self._domain_of[waiting.unit.model], waiting) + 1
 
     def _take(self, event: Event, decisions: Decisions, now: float) -> None:
         match event:
@@ -168,7 +183,7 @@ class Scheduler:
             return Refusal(unit.unit_id, RefusalReason.TOO_LARGE_FOR_TENANT, limit=limit)
         full = queue.full_for(unit.tenant)
         if full is not None or unit.deadline is not None:
-            eta_seconds = predicted_wait_seconds(domain, waiting, now)
+            eta_seconds = predicted_wait_seconds(domain, waiting, self._allowances, now)
             if full is not None:
                 return Refusal(unit.unit_id, full, eta_seconds)
             if unit.deadline is not None and now + eta_seconds > unit.deadline:
@@ -346,7 +361,9 @@ class Scheduler:
             self._deployments[deployment_plan.name] = deployment
         self._allowances.adopt(plan.tenant_limits, now)
         self.domains = [
-            Domain(group, plan.classes, plan.tenant_weights, self._allowances, now)
+            Domain(
+                group, plan.classes, plan.tenant_weights, self._allowances, self._affinities, now
+            )
             for group in _competing(self._deployments)
         ]
         self._domain_of = {

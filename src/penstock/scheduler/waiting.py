@@ -50,6 +50,11 @@ class Waiting:
         self.attempt = 0
         self.is_waiting = True
 
+    @property
+    def number(self) -> int:
+        """Its number in the order of arrival."""
+        return self.key[2]
+
     def waited_for(self, causes: dict[str, float]) -> None:
         """Add to its account of what it waited for."""
         for cause, seconds in causes.items():
