@@ -198,10 +198,17 @@ def words(error: sqlite3.Error) -> str:
 
 
 def _create_private(file: Path) -> None:
-    """Make the file before SQLite does: its journals take over the mode, whatever the umask."""
+    """Make the file before SQLite does: its journals take over the mode, whatever the umask.
+
+    One that exists is not opened: whoever closes a file gives up all locks that his process has on
+    it (fcntl(2)), so a second connection would take the first one's away, and the next process
+    to close the database would remove the journal that the first one still writes.
+    """
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        return
     except OSError as error:
         raise StoreError(
             f"{file}: the store cannot be opened ({os.strerror(error.errno or 0)}); check the "
