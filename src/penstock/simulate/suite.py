@@ -24,14 +24,8 @@ from penstock.errors import ConfigError
 from penstock.simulate.disturbances import NAMED
 from penstock.simulate.policies.table import BOUND, OURS
 from penstock.simulate.report import Figures, Gate, gates, play
-from penstock.simulate.workloads import (
-    SYNTHETIC,
-    Row,
-    Shape,
-    read_rows,
-    scenario_of,
-    synthetic_rows,
-)
+from penstock.simulate.rows import Row, read_rows
+from penstock.simulate.workloads import SYNTHETIC, Shape, scenario_of, synthetic_rows
 
 LOADS = (0.8, 1.2, 3.0)
 BURSTS: tuple[float | None, ...] = (60.0, 10.0, 2.0, None)

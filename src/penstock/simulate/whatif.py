@@ -17,12 +17,12 @@ from penstock.config.model import Config, DeploymentTable
 from penstock.errors import ConfigError
 from penstock.scheduler.plan import Plan
 from penstock.simulate.provider_world import ProviderLimits
+from penstock.simulate.rows import Row
 from penstock.simulate.runs import Run, Step
-from penstock.simulate.scenario import Scenario, Site
+from penstock.simulate.scenario import Scenario, Site, Timing
 from penstock.simulate.workloads import (
     CHAIN_STEPS_MAX,
     TOOL_SECONDS,
-    Row,
     Shape,
     output_maximum,
 )
@@ -164,26 +164,37 @@ def _runs(plan: Plan, rows: Sequence[Row], shape: Shape) -> list[Run]:
 
 
 def _steps(group: Sequence[Row]) -> Sequence[Step]:
-    tool_seconds = sum(TOOL_SECONDS) / 2
-    return [
-        Step(
-            row.tokens_input,
-            row.tokens_output,
-            row.tokens_output_max or output_maximum(row.tokens_output),
-            tool_seconds if number else 0.0,
-        )
-        for number, row in enumerate(group)
-    ]
+    """The calls of a chain, one after the other, and the time of the tools between them."""
+    steps: list[Step] = []
+    for number, row in enumerate(group):
+        output_max = row.tokens_output_max or output_maximum(row.tokens_output)
+        step = Step(row.tokens_input, min(row.tokens_output, output_max), output_max)
+        if number:
+            step = step._replace(tool_seconds=_tool_seconds(group[number - 1], row, steps[-1]))
+        steps.append(step)
+    return steps
+
+
+def _tool_seconds(before: Row, row: Row, step: Step) -> float:
+    """What passed between a call's end and the next call of the same run.
+
+    A ledger says how long a call was busy; else it is taken to have gone at once. Of sessions,
+    whose calls are a person's, only the calls are known: a tool's usual time stands for it.
+    """
+    if not row.run:
+        return sum(TOOL_SECONDS) / 2
+    busy_seconds = before.busy_seconds or Timing().answer_seconds(step)
+    return max(0.0, row.at - before.at - busy_seconds)
 
 
 def _groups(rows: Sequence[Row]) -> list[list[Row]]:
-    """Rows of one session, up to five, are one chain; others stand alone."""
+    """Rows of one run are one chain; so are those of one session, up to five; others are alone."""
     groups: list[list[Row]] = []
-    open_groups: dict[tuple[str, str, str], list[Row]] = {}
+    open_groups: dict[tuple[str, str, str, str], list[Row]] = {}
     for row in rows:
-        key = (row.session, row.tenant, row.class_name)
-        group = open_groups.get(key) if row.session else None
-        if group is None or len(group) == CHAIN_STEPS_MAX:
+        key = (row.run, row.session, row.tenant, row.class_name)
+        group = open_groups.get(key) if row.run or row.session else None
+        if group is None or (not row.run and len(group) == CHAIN_STEPS_MAX):
             group = []
             open_groups[key] = group
             groups.append(group)

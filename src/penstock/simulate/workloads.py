@@ -1,13 +1,11 @@
 """Workloads: rows of arrivals and sizes, and how they become a world with a certain load.
 
-A *row* is one call that was really made, or was made up: when, how many tokens in and out.
-Rows come from a file (CSV with ``t_ms``, ``prompt_tokens``, ``output_tokens`` and perhaps
-``session``, ``tenant``, ``class``, ``model``, ``max_tokens``, ``deadline_s``) or from one of
-the synthetic patterns.
+A *row* is one call that was really made (``rows``: read from a file), or was made up by one of the
+synthetic patterns.
 
 How rows become a load (``scenario_of``): the rows are the *interactive* work, with their own
 times, so their own bursts. A trace thinner than ``ROWS_PER_SECOND_MIN`` is played faster. Rows
-of one session, up to five, are one chain, its later steps following the earlier ones after a
+of one session or run, up to five, are one chain, its later steps following the earlier ones after a
 tool's time; where a trace has no sessions, every second run takes three to five rows in a row.
 The limits are then set so that this work takes ``INTERACTIVE_SHARE`` of the binding one and
 less of the others. *Standard* calls (Poisson, with deadlines of 30 to 120 s) take
@@ -18,20 +16,18 @@ so that it fits the smallest burst tried.
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from random import Random
 from typing import Literal, NamedTuple
 
 import msgspec
 
 from penstock.config.defaults import CLASSES
-from penstock.errors import ConfigError
 from penstock.scheduler.plan import ClassPlan, DeploymentPlan
 from penstock.simulate.disturbances import NONE, Disturbances
 from penstock.simulate.provider_world import ANTHROPIC_CHARGE, OPENAI_CHARGE, ProviderLimits
+from penstock.simulate.rows import Row
 from penstock.simulate.runs import Run, Step
 from penstock.simulate.scenario import (
     Scenario,
@@ -59,25 +55,9 @@ BATCH_SIZES = (0.5, 1.0, 1.0, 2.0)
 BATCH_VOLUMES = (1.0, 1.0, 1.0, 2.0)
 BATCH_DUMPS = 4
 QUEUE_MAX = 1_000_000
-ROWS_MAX = 2_000_000
-TOKENS_MAX = 10_000_000
 
 CHARGES: dict[str, ChargeModel] = {"anthropic": ANTHROPIC_CHARGE, "openai": OPENAI_CHARGE}
 MODEL = "model"
-
-
-class Row(NamedTuple):
-    """One call of a trace; ``at`` in seconds."""
-
-    at: float
-    tokens_input: int
-    tokens_output: int
-    session: str = ""
-    tenant: str = ""
-    class_name: str = ""
-    model: str = ""
-    tokens_output_max: int = 0
-    deadline_seconds: float = 0.0
 
 
 class Shape(msgspec.Struct, frozen=True):
@@ -100,60 +80,6 @@ class Shape(msgspec.Struct, frozen=True):
     settling_seconds: float = 120.0
     seed: int = 0
     disturbances: Disturbances = NONE
-
-
-def read_rows(path: Path) -> list[Row]:
-    """The rows of a file, in order of time. Raises ConfigError with line, value and rule."""
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            return sorted(_parsed(path, csv.DictReader(file)), key=lambda row: row.at)
-    except OSError as error:
-        raise ConfigError([f"{path}: {error.strerror}"]) from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ConfigError([f"{path}: this is no CSV in UTF-8: {error}"]) from None
-
-
-def _parsed(path: Path, reader: csv.DictReader[str]) -> Iterator[Row]:
-    lacking = {"t_ms", "prompt_tokens", "output_tokens"} - set(reader.fieldnames or ())
-    if lacking:
-        raise ConfigError(
-            [
-                (
-                    f"{path}:1: the column {min(lacking)} is missing of t_ms, prompt_tokens and "
-                    "output_tokens"
-                )
-            ]
-        )
-    count = 0
-    for line in reader:
-        count += 1
-        if count > ROWS_MAX:
-            raise ConfigError([f"{path}: more than {ROWS_MAX} rows; give a part of them"])
-        place = f"{path}:{reader.line_num}"
-        yield Row(
-            _number(place, line, "t_ms", 0, 1e12) / 1000,
-            max(1, int(_number(place, line, "prompt_tokens", 0, TOKENS_MAX))),
-            int(_number(place, line, "output_tokens", 0, TOKENS_MAX)),
-            line.get("session") or "",
-            line.get("tenant") or "",
-            line.get("class") or "",
-            line.get("model") or "",
-            int(_number(place, line, "max_tokens", 0, TOKENS_MAX)),
-            _number(place, line, "deadline_s", 0, 1e9),
-        )
-    if not count:
-        raise ConfigError([f"{path}: there are no rows"])
-
-
-def _number(place: str, line: dict[str, str], name: str, low: float, high: float) -> float:
-    text = line.get(name) or "0"
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not low <= value <= high:
-        raise ConfigError([f"{place}: {name} is {text[:40]!a}; a number from {low} to {high:g}"])
-    return value
 
 
 def classes_built_in() -> tuple[ClassPlan, ...]:
@@ -263,7 +189,8 @@ def _window(rows: Sequence[Row], shape: Shape, chance: Random) -> list[Row]:
             at = (row.at - first + lap * span - begin) / faster
             if 0 <= at < seconds:
                 # A session that comes round again is another one.
-                session = f"{lap}:{row.session}" if row.session else ""
+                session = row.run or row.session
+                session = f"{lap}:{session}" if session else ""
                 found.append(row._replace(at=at, session=session))
     return found
 

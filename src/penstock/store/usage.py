@@ -20,6 +20,7 @@ GROUPS: Final = ("tenant", "chain", "model", "class", "day", "key", "deployment"
 CALL_COLUMNS: Final = (
     "at", "tenant", "class", "model", "chain", "run", "step",
     "tokens_input", "tokens_output", "tokens_output_max", "deadline_seconds",
+    "wait_seconds", "upstream_seconds",
 )  # fmt: skip
 _SPAN: Final = re.compile(r"([0-9]{1,5})([mhd])\Z")
 _SPAN_SECONDS: Final = {"m": 60, "h": 3600, "d": 86_400}
@@ -60,7 +61,7 @@ _CALLS: Final = """
             THEN tokens_input ELSE tokens_input_estimated END AS tokens_input,
         CASE WHEN attempts > 0 AND tokens_input > 0
             THEN tokens_output ELSE tokens_output_estimated END AS tokens_output,
-        tokens_output_max, deadline_seconds
+        tokens_output_max, deadline_seconds, wait_seconds, upstream_seconds
     FROM calls
     WHERE arrived_at >= :since AND arrived_at < :until AND model <> ''
     ORDER BY arrived_at, number

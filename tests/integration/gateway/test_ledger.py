@@ -12,6 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
+from penstock.simulate.rows import read_rows
+
 CONFIG = """
 [workers]
 count = 0
@@ -158,3 +160,33 @@ def test_the_command_line_sums_up_the_same(client: httpx.Client, store, tmp_path
     assert [(one["name"], one["calls"]) for one in listed] == [("web", 5)]
     assert exported[0].startswith("at,tenant,class,model,")
     assert len(exported) == 1 + sum(row["model"] != "" for row in rows(store))
+
+
+def test_what_a_service_did_can_be_played_again(
+    client: httpx.Client, store, tmp_path, poll
+) -> None:
+    """The export as it is, and the service's own configuration: nothing in between."""
+    for _ in range(3):
+        answer = client.post("/v1/chat/completions", json=BODY)
+        assert answer.status_code == 200, answer.text
+    poll(lambda: sum(row["tokens_output"] > 0 for row in rows(store)) >= 3)
+    config = CONFIG.replace("{url}", "http://127.0.0.1:1").replace("{store}", str(store))
+    (tmp_path / "penstock.toml").write_text(config)
+
+    def run(*options: str) -> str:
+        command = [sys.executable, "-m", "penstock", *options, "--config", "penstock.toml"]
+        return subprocess.run(
+            command, check=True, capture_output=True, text=True, cwd=tmp_path
+        ).stdout
+
+    (tmp_path / "calls.csv").write_text(run("usage", "--calls"))
+    played = json.loads(run("simulate", "--workload", "calls.csv", "--seconds", "60", "--json"))
+
+    assert played["before"][0]["policy"] == "penstock"
+    found = read_rows(tmp_path / "calls.csv")
+    assert len(found) == sum(row["model"] != "" for row in rows(store))
+    assert {(row.tenant, row.class_name, row.model) for row in found} == {
+        ("web", "standard", "sandbox")
+    }
+    answered = [row for row in found if row.tokens_output_max == BODY["max_tokens"]]
+    assert all(row.busy_seconds > 0 and row.tokens_output <= 20 for row in answered)

@@ -9,8 +9,9 @@ from penstock.config.model import ClassTable, Config
 from penstock.dispatch.planning import plan_of
 from penstock.errors import ConfigError
 from penstock.simulate.report import play
+from penstock.simulate.rows import Row
 from penstock.simulate.whatif import changed, scenario_of_config
-from penstock.simulate.workloads import Row, Shape
+from penstock.simulate.workloads import Shape
 
 CONFIG = msgspec.convert(
     {
@@ -104,6 +105,22 @@ def test_calls_at_once_may_be_the_only_limit():
     assert found.binding == "concurrency"
     assert found.answers_429 == 0
     assert found.wait_batch.maximum == pytest.approx(0.8, abs=0.2), "each takes 1.04 s"
+
+
+def test_a_run_of_the_ledger_is_one_chain_with_the_time_of_its_tools():
+    """The first call was busy for 6 s, the second came 1 s later. Of the others less is known."""
+    rows = [
+        Row(0.0, 10, 8, tenant="a", run="r", busy_seconds=6.0),
+        Row(7.0, 20, 8, tenant="a", run="r"),
+        Row(12.0, 30, 8, tenant="a", run="r"),
+        *[Row(13.0 + n, 40, 8, tenant="a", run="r", busy_seconds=1.5) for n in range(4)],
+    ]
+    [run] = scenario_of_config(CONFIG, plan_of(CONFIG), rows, SHAPE).runs
+
+    tools = [step.tool_seconds for step in run.steps]
+    assert tools[:2] == [0.0, 1.0]
+    assert tools[2] == pytest.approx(5.0 - 0.4, abs=0.001), "an answer of 8 tokens takes 0.4 s"
+    assert tools[4:] == [0.0, 0.0, 0.0]
 
 
 @pytest.mark.parametrize("row", [Row(0.0, 1, 1, model="other"), Row(0.0, 1, 1, class_name="none")])

@@ -6,15 +6,13 @@ from random import Random
 
 import pytest
 
-from penstock.errors import ConfigError
 from penstock.simulate.report import binding_limit
+from penstock.simulate.rows import Row, read_rows
 from penstock.simulate.scenario import charged_amounts
 from penstock.simulate.suite import TRACES, samples
 from penstock.simulate.workloads import (
     SYNTHETIC,
-    Row,
     Shape,
-    read_rows,
     scenario_of,
     synthetic_rows,
 )
@@ -92,37 +90,6 @@ def test_a_thin_trace_is_played_faster():
     scenario = scenario_of("w", rows, Shape(seconds=300.0))
 
     assert sum(len(run.steps) for run in scenario.alone().runs) == pytest.approx(750, abs=10)
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("t_ms,prompt_tokens\n0,1\n", "output_tokens is missing"),
-        ("t_ms,prompt_tokens,output_tokens\n", "no rows"),
-        ("t_ms,prompt_tokens,output_tokens\n0,1,1\n5,many,1\n", ":3: prompt_tokens is 'many'"),
-        ("t_ms,prompt_tokens,output_tokens\n0,nan,1\n", "prompt_tokens is 'nan'"),
-        ("t_ms,prompt_tokens,output_tokens\n-1,1,1\n", "t_ms is '-1'"),
-        ("t_ms,prompt_tokens,output_tokens\n0,1e99,1\n", "prompt_tokens is '1e99'"),
-    ],
-)
-def test_a_bad_file_is_told_with_line_value_and_rule(tmp_path, text, said):
-    path = tmp_path / "w.csv"
-    path.write_text(text)
-
-    with pytest.raises(ConfigError) as raised:
-        read_rows(path)
-    assert said in raised.value.problems[0]
-    assert raised.value.problems[0].startswith(str(path))
-
-
-def test_a_file_may_name_everything(tmp_path):
-    path = tmp_path / "w.csv"
-    path.write_text(
-        "t_ms,prompt_tokens,output_tokens,session,tenant,class,model,max_tokens,deadline_s\n"
-        "1500,10,20,s,t,batch,m,64,30\n"
-    )
-
-    assert read_rows(path) == [Row(1.5, 10, 20, "s", "t", "batch", "m", 64, 30.0)]
 
 
 @pytest.mark.parametrize("name", SYNTHETIC)
