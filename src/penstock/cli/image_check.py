@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from pathlib import Path
 from typing import Any
 
 import click
-import msgspec
 
+from penstock import __version__
+from penstock.cli.image_tables import show
 from penstock.image import check as checking
+from penstock.image.cache import place
+from penstock.image.forms import github, json_document, sarif
 from penstock.image.report import fails
 
 BASES = "slim,alpine"
@@ -38,6 +43,8 @@ def split(_context: click.Context, _option: click.Parameter, value: str | None) 
               type=click.Choice(["compile", "impossible", "never"]),
               help="What makes the exit code 1.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--sarif", "as_sarif", is_flag=True, help="Print SARIF 2.1.0.")
+@click.option("--github", "as_github", is_flag=True, help="Print annotations for GitHub Actions.")
 @click.option("--offline", is_flag=True, help="Ask nobody: the lock file and the cache alone.")
 def check(**options: Any) -> int:
     """Say what each base image costs the packages of a lock file.
@@ -54,15 +61,18 @@ def check(**options: Any) -> int:
             extras=tuple(options["extras"]),
             groups=tuple(options["groups"]),
             is_offline=options["offline"],
+            cache=place(os.environ),
+            now=time.time(),
+            environment=dict(os.environ),
         )
     )
     if options["as_json"]:
-        click.echo(json.dumps(msgspec.to_builtins(report), indent=2))
+        click.echo(json.dumps(json_document(report), indent=2))
+    elif options["as_sarif"]:
+        click.echo(json.dumps(sarif(report, __version__), indent=2))
+    elif options["as_github"]:
+        for line in github(report):
+            click.echo(line)
     else:
-        for each in report.targets:
-            click.echo(f"{each.target.name}: {each.verdict.value}")
-            for package in each.packages:
-                if package.verdict.value in {"compile", "impossible", "unknown"}:
-                    found = f"{package.verdict.value}, {package.reason}"
-                    click.echo(f"  {package.name} {package.version}: {found}")
+        show(report)
     return 1 if fails(report, options["fail_on"]) else 0

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
+import msgspec
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
@@ -87,7 +88,8 @@ def _fits(specifier: str, version: str) -> bool:
 def judge(package: Package, where: Target, index: Mapping[str, tuple[File, ...]]) -> Judged:
     """The verdict, from the lock's files, or from ``index`` where the lock has no list.
 
-    ``index``: by the package's name, the files of its version, as far as they were asked for.
+    ``index``: by the package's name, the files of its version, as far as they were asked for. To
+    a lock's own files it adds only which Pythons they are for.
     """
     known = index.get(package.name)
     wheels, sdist = package.wheels, package.sdist
@@ -104,11 +106,22 @@ def judge(package: Package, where: Target, index: Mapping[str, tuple[File, ...]]
             return _judged(package, Verdict.IMPOSSIBLE, reason)
         wheels = tuple(file for file in allowed if file.filename.endswith(".whl"))
         sdist = next((file for file in allowed if not file.filename.endswith(".whl")), None)
+    elif known:
+        pythons = {file.filename: file.requires_python for file in known}
+        wheels = tuple(_with_python(file, pythons) for file in wheels)
+        sdist = _with_python(sdist, pythons) if sdist is not None else None
     if package.source in {Source.VCS, Source.PATH} and not wheels and sdist is None:
         kind = "a repository" if package.source is Source.VCS else "a directory"
         reason = f"built from {kind}; what that takes is not known without building it"
         return _judged(package, Verdict.UNKNOWN, reason)
     return _from_files(package, where, wheels, sdist)
+
+
+def _with_python(file: File, pythons: Mapping[str, str | None]) -> File:
+    """A file of the lock with the Pythons that the index says it is for."""
+    if file.requires_python is not None:
+        return file
+    return msgspec.structs.replace(file, requires_python=pythons.get(file.filename))
 
 
 def _from_files(

@@ -76,6 +76,8 @@ class Lock(msgspec.Struct, frozen=True):
     ``needs`` is None in a flat lock, whose packages are chosen by their own markers and groups;
     otherwise the edges from the project: ``""`` what it always needs, ``extra:NAME`` and
     ``group:NAME`` what these add. ``is_locked`` is false where the versions were resolved now.
+    ``indexes`` are addresses that its options name, which may hold a password; ``requirements``
+    and ``constraints`` what is to be resolved where it is no lock.
     """
 
     path: str
@@ -87,6 +89,9 @@ class Lock(msgspec.Struct, frozen=True):
     extras: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     is_locked: bool = True
+    indexes: tuple[str, ...] = ()
+    requirements: tuple[str, ...] = ()
+    constraints: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -121,6 +126,19 @@ class Compile(msgspec.Struct, frozen=True):
     cpu_seconds: float | None = None
 
 
+class Changes(msgspec.Struct, frozen=True):
+    """What would make a package installable without a compiler.
+
+    ``pythons`` for which the same version has a wheel, on the same base; the nearest ``newer``
+    and ``older`` version with a wheel for this target. ``are_versions_known``: an index was asked.
+    """
+
+    pythons: tuple[str, ...] = ()
+    newer: str | None = None
+    older: str | None = None
+    are_versions_known: bool = False
+
+
 class Judged(msgspec.Struct, frozen=True):
     """The verdict on one package for one target, with its reason.
 
@@ -141,4 +159,4 @@ class Judged(msgspec.Struct, frozen=True):
     strippable_bytes: int | None = None
     compile: Compile | None = None
     traps: tuple[Trap, ...] = ()
-    changes: tuple[str, ...] = ()
+    changes: Changes | None = None

@@ -22,7 +22,6 @@ class TargetReport(msgspec.Struct, frozen=True):
     target: Target
     packages: tuple[Judged, ...]
     excluded: str | None = None
-    advice: tuple[str, ...] = ()
 
     def of(self, verdict: Verdict) -> list[Judged]:
         """The packages with that verdict."""
@@ -72,6 +71,66 @@ class TargetReport(msgspec.Struct, frozen=True):
         return sum(each is None or each.cpu_seconds is None for each in compiles)
 
 
+def reasons(report: TargetReport) -> list[str]:
+    """Why the verdict is what it is, in sentences."""
+    total = len(report.packages)
+    found = [report.excluded] if report.excluded is not None else []
+    for verdict, words in (
+        (Verdict.IMPOSSIBLE, "cannot be installed"),
+        (Verdict.COMPILE, "must be compiled"),
+        (Verdict.UNKNOWN, "are not known"),
+    ):
+        packages = report.of(verdict)
+        if packages:
+            found.append(f"{len(packages)} of {total} {words}: {names(packages)}")
+    if report.of(Verdict.COMPILE):
+        found.append(compile_words(report))
+    if not report.of(Verdict.IMPOSSIBLE) and not report.of(Verdict.COMPILE):
+        found.append(f"{total - len(report.of(Verdict.UNKNOWN))} of {total} are downloads")
+    return found
+
+
+def compile_words(report: TargetReport) -> str:
+    """The expected time of compiling, with its error and what is missing in it."""
+    missing, total = report.compile_missing, len(report.of(Verdict.COMPILE))
+    if missing == total:
+        return "no compile time of these was measured"
+    words = (
+        f"compiling takes about {duration(report.compile_cpu_seconds)} of CPU, give or take half"
+    )
+    return f"{words}; {missing} of {total} were not measured" if missing else words
+
+
+def duration(seconds: float) -> str:
+    """``45 s``, ``26 min``, ``2.5 h``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def advice(report: TargetReport) -> list[str]:
+    """What would change the verdict: another Python for all, or another version of each."""
+    hard = [*report.of(Verdict.IMPOSSIBLE), *report.of(Verdict.COMPILE)]
+    changes = [(each, each.changes) for each in hard if each.changes is not None]
+    if not changes:
+        return []
+    found: list[str] = []
+    shared = set(changes[0][1].pythons).intersection(*(each.pythons for _, each in changes))
+    if shared and len(changes) == len(hard):
+        ordered = sorted(shared, key=lambda python: int(python.removesuffix("t")[2:]))
+        found.append(f"with Python {' or '.join(ordered)} nothing of this is left")
+    for package, each in changes:
+        if each.newer is not None:
+            found.append(f"{package.name} {each.newer} has a wheel; the lock has {package.version}")
+        if each.older is not None:
+            silent = package.verdict is Verdict.IMPOSSIBLE
+            words = "what is not locked silently becomes" if silent else "the newest before it was"
+            found.append(f"{package.name} {package.version} has none; {words} {each.older}")
+        if each.newer is None and each.older is None and each.are_versions_known:
+            found.append(f"{package.name}: no version has a wheel for this target")
+    return found
+
+
 class Report(msgspec.Struct, frozen=True):
     """A lock file on every target that was asked for."""
 
@@ -79,6 +138,8 @@ class Report(msgspec.Struct, frozen=True):
     format: str
     targets: tuple[TargetReport, ...]
     is_offline: bool
+    is_locked: bool = True
+    as_of: str | None = None
     notes: tuple[str, ...] = ()
 
 

@@ -5,6 +5,7 @@ A lock says more than requirements, and uv's lock says more than the others, so 
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Final
 
@@ -23,10 +24,10 @@ def find(project: Path) -> tuple[Path, tuple[str, ...]]:
 
     Raises ``ImageError`` where there is none.
     """
-    if project.is_file():
-        return project, ()
     if not project.is_dir():
-        raise ImageError(f"{plain(project)} is neither a directory nor a file")
+        if not os.path.lexists(project):
+            raise ImageError(f"there is no {plain(project)}")
+        return project, ()
     there = [name for name in NAMES if (project / name).is_file() or (project / name).is_symlink()]
     if not there:
         named = sorted(path.name for path in project.glob("pylock.*.toml"))[:1]

@@ -54,6 +54,13 @@ def filename_of(text: str, where: str) -> str:
     return name
 
 
+def plain_filename(text: str | None, where: str) -> str:
+    """A file's name that is one as it stands. Raises ``ImageError`` for a path."""
+    if text is None or FILENAME.fullmatch(text) is None:
+        raise ImageError(f"{where}: {plain(text)!r} is not the name of a file")
+    return text
+
+
 def sha256_of(text: str | None) -> str | None:
     """The digest, where it is a SHA-256; others tell us nothing about a file's identity."""
     found = SHA256.fullmatch(text.lower()) if text is not None else None

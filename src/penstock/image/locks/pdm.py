@@ -17,6 +17,7 @@ from penstock.image.locks.parts import (
     name_of,
     need_of_requirement,
     packages_of,
+    plain_filename,
     sha256_of,
     split_files,
     version_of,
@@ -108,9 +109,10 @@ def _source(table: Table) -> Source:
 
 
 def _file(table: Table) -> File:
-    place = table.text("file") or table.text("url") or ""
+    url = table.text("url")
+    where = table.where
     return File(
-        filename=filename_of(place, table.where),
-        url=table.text("url"),
+        filename=filename_of(url, where) if url else plain_filename(table.text("file"), where),
+        url=url,
         sha256=sha256_of(table.text("hash")),
     )

@@ -13,12 +13,12 @@ from penstock.errors import ImageError
 from penstock.image.files import Table, canonical_name, plain
 from penstock.image.locks.parts import (
     NEEDS_MAX,
-    filename_of,
     header_lines,
     line_at,
     name_of,
     need_of_requirement,
     packages_of,
+    plain_filename,
     sha256_of,
     split_files,
     version_of,
@@ -64,7 +64,7 @@ def _package(table: Table, elsewhere: Table, line: int) -> Package:
     listed = table.tables("files") or elsewhere.tables(table.text("name") or "")
     wheels, sdist = split_files(
         File(
-            filename=filename_of(each.text("file") or "", table.where),
+            filename=plain_filename(each.text("file"), table.where),
             sha256=sha256_of(each.text("hash")),
         )
         for each in listed

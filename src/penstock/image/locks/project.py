@@ -6,6 +6,7 @@ read, and the error says so.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,32 @@ def project_table(root: Path) -> Table | None:
     if not path.is_file():
         return None
     return Table(read_toml(path, root)[0], NAME)
+
+
+def requirements_of(top: Table, extras: Iterable[str], groups: Iterable[str]) -> list[str]:
+    """The project's requirements as it writes them, for resolving. Raises ``ImageError``."""
+    needs_of(top)  # what cannot be read is refused there
+    project = top.table("project")
+    poetry = top.table("tool").table("poetry")
+    if "dependencies" in poetry:
+        raise ImageError(f"{NAME}: its requirements are written Poetry's way; run poetry lock")
+    found = list(project.texts("dependencies"))
+    for extra in extras:
+        found += project.table("optional-dependencies").texts(extra)
+    for group in groups:
+        found += _group_texts(top.table("dependency-groups"), group)
+    return found
+
+
+def _group_texts(groups: Table, name: str) -> list[str]:
+    """A group's requirements and those of the groups it includes, which end (``needs_of``)."""
+    found: list[str] = []
+    for entry in groups.values[name]:
+        if isinstance(entry, str):
+            found.append(entry)
+        else:
+            found += _group_texts(groups, str(entry.get("include-group")))
+    return found
 
 
 def needs_of(top: Table) -> dict[str, tuple[Need, ...]]:

@@ -25,7 +25,6 @@ INCLUDES_MAX: Final = 100
 LINE_MAX: Final = 1024 * 1024
 REQUIREMENT_MAX: Final = 8192
 HASH: Final = re.compile(r"\s--hash[= ]\s*(\w+):([0-9a-fA-F]+)")
-OPTION: Final = re.compile(r"\s--?[A-Za-z][\w-]*(?:[= ].*)?$")
 INCLUDE: Final = re.compile(r"(?:-r|-c|--requirement|--constraint)(?:\s+|=|(?=[^\s-]))(.+)")
 COMMENT: Final = re.compile(r"(?:^|\s)#.*$")
 URL: Final = re.compile(r"(?:[a-z][a-z0-9+.-]*)://|\.{0,2}/|file:", re.IGNORECASE)
@@ -45,6 +44,7 @@ class Read(msgspec.Struct):
 
     lines: list[Line] = msgspec.field(default_factory=list)
     options: list[str] = msgspec.field(default_factory=list)
+    indexes: list[str] = msgspec.field(default_factory=list)
     files: set[Path] = msgspec.field(default_factory=set)
 
 
@@ -74,8 +74,20 @@ def read(text: str, file: Path, root: Path) -> Lock:
         format="requirements.txt",
         packages=tuple(packages),
         is_locked=not unpinned,
+        indexes=tuple(found.indexes),
+        requirements=tuple(_plain_lines(found, is_constraint=False)),
+        constraints=tuple(_plain_lines(found, is_constraint=True)),
         notes=tuple(dict.fromkeys(found.options)),
     )
+
+
+def _plain_lines(found: Read, *, is_constraint: bool) -> Iterator[str]:
+    """The requirements without options, and without those that are addresses or paths."""
+    for line in found.lines:
+        text = _without_options(line.text)
+        is_address = "@" in text or "://" in text or URL.match(text) is not None
+        if line.is_constraint is is_constraint and not is_address:
+            yield text
 
 
 def _gather(text: str, file: Path, root: Path, found: Read, *, is_constraint: bool) -> None:
@@ -91,12 +103,20 @@ def _gather(text: str, file: Path, root: Path, found: Read, *, is_constraint: bo
             place = line.partition(" ")[2].strip()
             found.lines.append(Line(place, f"{file.name}:{number}", number, is_constraint))
         elif line.startswith("-"):
-            # The address may hold a password: the option's name alone is kept.
-            found.options.append(re.split(r"[\s=]", line, maxsplit=1)[0][:40])
+            _option(line, found)
         else:
             found.lines.append(Line(line, f"{file.name}:{number}", number, is_constraint))
         if len(found.lines) > PACKAGES_MAX:
             raise ImageError(f"{plain(file.name)}: more than {PACKAGES_MAX} requirements")
+
+
+def _option(line: str, found: Read) -> None:
+    """Keep what an option says of indexes; the names of others, whose values may be secret."""
+    name, _, value = line.replace("=", " ", 1).partition(" ")
+    if name in {"-i", "--index-url", "--extra-index-url"}:
+        found.indexes.append(value.strip())
+    elif name in {"--only-binary", "--no-binary", "--find-links", "-f", "--no-index"}:
+        found.options.append(f"the option {name} is there and has no part in the verdicts")
 
 
 def _include(
@@ -159,18 +179,17 @@ def _package(line: Line) -> Package:
     hashes = frozenset(
         digest.lower() for kind, digest in HASH.findall(line.text) if kind.lower() == "sha256"
     )
-    text = HASH.sub("", line.text)
-    while True:  # options of one requirement, such as --config-settings, stand at its end
-        shorter = OPTION.sub("", text)
-        if shorter == text:
-            break
-        text = shorter
-    text = text.strip()
+    text = _without_options(line.text)
     if len(text) > REQUIREMENT_MAX:
         raise ImageError(f"{plain(line.where)}: a requirement of {len(text)} characters")
     if URL.match(text) is not None or text == ".":
         return _from_place(text, line)
     return _requirement(text, line, hashes)
+
+
+def _without_options(text: str) -> str:
+    """A requirement without ``--hash`` and the options, such as ``--config-settings``, after it."""
+    return HASH.sub("", f"{text} ").partition(" --")[0].strip()
 
 
 def _requirement(text: str, line: Line, hashes: frozenset[str]) -> Package:

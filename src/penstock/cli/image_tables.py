@@ -1,0 +1,99 @@
+"""Tables for people: what ``penstock image check`` and ``compare`` show on a terminal."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from penstock.image.model import Judged, Verdict
+from penstock.image.report import Report, TargetReport, advice, reasons
+
+COLOURS = {
+    Verdict.PURE: "green",
+    Verdict.PREBUILT: "green",
+    Verdict.COMPILE: "yellow",
+    Verdict.IMPOSSIBLE: "red",
+    Verdict.UNKNOWN: "cyan",
+}
+ADVICE_MAX = 8
+
+
+def megabytes(count: int | None, missing: int = 0) -> str:
+    """``101.2 MB``; with ``≥`` where some of it is not known."""
+    if count is None:
+        return "?"
+    return f"{'≥ ' if missing else ''}{count / 1e6:.1f} MB"
+
+
+def show(report: Report) -> None:
+    """The report: a row for each target, then what is not a plain download, then why."""
+    console = Console(highlight=False)
+    lock = f"{report.lock} ({report.format})" if report.lock != report.format else report.lock
+    console.print(f"[bold]{escape(lock)}[/bold]")
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("target", "verdict", "pure", "prebuilt", "compile", "impossible", "unknown"):
+        table.add_column(name, justify="left" if name in {"target", "verdict"} else "right")
+    table.add_column("download", justify="right")
+    table.add_column("unpacked", justify="right")
+    for each in report.targets:
+        counts = [
+            str(len(each.of(verdict)) or "")
+            for verdict in (
+                Verdict.PURE, Verdict.PREBUILT, Verdict.COMPILE, Verdict.IMPOSSIBLE,
+                Verdict.UNKNOWN,
+            )
+        ]  # fmt: skip
+        table.add_row(
+            each.target.name,
+            _coloured(each.verdict),
+            *counts,
+            megabytes(each.download_bytes, each.download_missing),
+            megabytes(each.unpacked_bytes, each.unpacked_missing),
+        )
+    console.print(table)
+    for each in report.targets:
+        _explain(console, each)
+    for note in report.notes:
+        console.print(f"[dim]note: {escape(note)}[/dim]", soft_wrap=True)
+
+
+def _explain(console: Console, report: TargetReport) -> None:
+    """Why a target's verdict is what it is, package by package, and what would change it."""
+    console.print()
+    console.print(f"[bold]{report.target.name}[/bold] ({report.target.libc})")
+    for reason in reasons(report):
+        console.print(f"  {escape(reason)}", soft_wrap=True)
+    for package in report.packages:
+        if package.verdict in {Verdict.COMPILE, Verdict.IMPOSSIBLE, Verdict.UNKNOWN}:
+            console.print(f"  {_package_words(package)}", soft_wrap=True)
+        for trap in package.traps:
+            colour = "red" if trap.is_fatal else "yellow"
+            console.print(
+                f"  [{colour}]{trap.id}[/{colour}] {package.name}: {escape(trap.message)}",
+                soft_wrap=True,
+            )
+    found = advice(report)
+    for words in found[:ADVICE_MAX]:
+        console.print(f"  → {escape(words)}", soft_wrap=True)
+    if len(found) > ADVICE_MAX:
+        console.print(f"  → {len(found) - ADVICE_MAX} more with --json")
+
+
+def _package_words(package: Judged) -> str:
+    words = f"{_coloured(package.verdict)} {package.name} {escape(package.version or '')}"
+    words = f"{words}: {escape(package.reason)}"
+    takes = package.compile
+    if takes is None:
+        return words
+    if takes.build_system is not None:
+        words += f"; built by {escape(takes.build_system.partition('.')[0])}"
+    if takes.has_native_code is False:
+        words += ", no native code"
+    if takes.system_packages:
+        words += f"; needs {', '.join(takes.system_packages)}"
+    return words
+
+
+def _coloured(verdict: Verdict) -> str:
+    return f"[{COLOURS[verdict]}]{verdict.value}[/{COLOURS[verdict]}]"
