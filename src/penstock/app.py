@@ -40,6 +40,7 @@ from penstock.dispatch.upstream import Upstream
 from penstock.errors import ConfigError, Draining, PenstockError
 from penstock.gateway.accounts import Accounts
 from penstock.gateway.calls import GatewayCalls
+from penstock.gateway.journal import Journal
 from penstock.gateway.models import ModelList, models_by_kind
 from penstock.gateway.routes import gateway_routes
 from penstock.http.auth import Authenticator, Principal, digest
@@ -58,6 +59,7 @@ from penstock.scheduler.scheduler import Scheduler
 from penstock.store.budgets import Budget, Budgets, Scope, first_of_month, spent_since
 from penstock.store.database import DATABASE_FILE
 from penstock.store.jobs import JobStore
+from penstock.store.journal import JournalStore
 from penstock.store.keys import KeyGrant, KeyStore, Snapshot
 from penstock.store.ledger import Ledger, day_of, forget_old
 from penstock.store.owner import Owner
@@ -146,6 +148,12 @@ class Service:
             chains=self._chains,
         )
         self._models = ModelList(models_by_kind(config), time.time(), chains=self._chains)
+        self._journal = Journal(
+            JournalStore(self._writer, self._jobs_reader),
+            self._desk,
+            self._accounts,
+            self._run_key,
+        )
         self._inside = InsideCalls()
         self._jobs = self._make_jobs(config)
         self._jobs_door = JobsDoor(self._jobs, self._chains.class_of)
@@ -221,6 +229,7 @@ class Service:
             Clocks(time.monotonic, time.time),
             self._principal_by_id,
         )
+        jobs.attempt_ended = self._journal.attempt_ended
         jobs.executors[KIND] = RequestExecutor(self._inside, config.jobs.result_bytes_max)
         return jobs
 
@@ -305,7 +314,7 @@ class Service:
             return Route(path, door, methods=list(methods))
 
         return [
-            *gateway_routes(self._gateway, self._models, self._desk),
+            *gateway_routes(self._gateway, self._models, self._desk, self._journal),
             chains("/chains", self._chains.list_chains, "GET"),
             chains(
                 "/chains/{name}/{rest:path}",

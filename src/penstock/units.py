@@ -162,6 +162,7 @@ class Outcome(StrEnum):
     """The closed list of endings; one metric label each. Details belong to the error."""
 
     SUCCESS = "success"
+    REPLAYED = "replayed"
     INVALID = "invalid"
     UNAUTHENTICATED = "unauthenticated"
     FORBIDDEN = "forbidden"

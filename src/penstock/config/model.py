@@ -116,7 +116,10 @@ class JobsTable(_Table, frozen=True):
     ] = 100
     attempts_max: Annotated[
         PositiveInt,
-        Meta(description="attempts in a row that may break off before a call more was finished"),
+        Meta(
+            description="attempts in a row that may break off before one more call is finished; "
+            "those lost while waiting for a call count a tenth"
+        ),
     ] = 3
     keep_days: Annotated[
         Positive, Meta(description="how long results, events and idempotency keys are kept")

@@ -8,6 +8,7 @@ from starlette.routing import Route
 
 from penstock.errors import NotServed
 from penstock.gateway.calls import GatewayCalls
+from penstock.gateway.journal import Journal
 from penstock.gateway.models import ModelList
 from penstock.http.door import Access, Desk, Door, ErrorShape, Handler
 from penstock.http.exchange import Exchange
@@ -29,7 +30,9 @@ NOT_SERVED_OPENAI = (
 NOT_SERVED_ANTHROPIC = ("/v1/messages/count_tokens", "/v1/messages/batches")
 
 
-def gateway_routes(calls: GatewayCalls, models: ModelList, desk: Desk) -> list[Route]:
+def gateway_routes(
+    calls: GatewayCalls, models: ModelList, desk: Desk, journal: Journal
+) -> list[Route]:
     """Every route of the gateway."""
 
     def route(path: str, handler: Handler, shape: ErrorShape | None, method: str = "POST") -> Route:
@@ -37,7 +40,7 @@ def gateway_routes(calls: GatewayCalls, models: ModelList, desk: Desk) -> list[R
         return Route(path, door, methods=[method])
 
     def call(endpoint: Endpoint) -> Handler:
-        return partial(calls.answer, endpoint=endpoint)
+        return journal.around(partial(calls.answer, endpoint=endpoint))
 
     openai, anthropic = ErrorShape.OPENAI, ErrorShape.ANTHROPIC
     routes = []

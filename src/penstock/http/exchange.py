@@ -11,7 +11,7 @@ import asyncio
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
@@ -114,6 +114,19 @@ class HangUp:
             self.told()
 
 
+class Recorder(Protocol):
+    """Sees an answer before its caller does, and may hold it up until that is kept."""
+
+    async def whole(self, status: int, body: bytes) -> None:
+        """A whole answer is about to be sent."""
+
+    def piece(self, chunk: bytes) -> bytes:
+        """A piece of a stream has come: what of it, and of those before, may be sent now."""
+
+    async def last(self) -> bytes:
+        """The stream has ended: what is still to be sent."""
+
+
 class Exchange:
     """One request and its answer.
 
@@ -144,6 +157,7 @@ class Exchange:
         "outcome_if_gone",
         "path_params",
         "principal",
+        "recorder",
         "request_id",
         "response_headers",
         "scope",
@@ -177,6 +191,7 @@ class Exchange:
         self.request_id = named if _REQUEST_ID.match(named) else secrets.token_hex(16)
         self.principal: Principal | None = None
         self.inside: Inside | None = scope.get(INSIDE)
+        self.recorder: Recorder | None = None
         self.path_params: Mapping[str, str] = scope.get("path_params") or {}
         self.response_headers: dict[str, str] = {}
         self.facts: dict[str, object] = {}
@@ -256,6 +271,8 @@ class Exchange:
         self, status: int, body: bytes, content_type: str = "application/json"
     ) -> None:
         """Send a whole answer. Raises ClientGone."""
+        if self.recorder is not None:
+            await self.recorder.whole(status, body)
         await self._start(status, content_type, len(body))
         self.finished = True
         await self._send({"type": "http.response.body", "body": body})
@@ -286,15 +303,18 @@ class Exchange:
         Raises ClientGone when the caller hung up or was cut off for taking nothing.
         """
         self._check_connected()
+        if self.recorder is not None:
+            chunk = self.recorder.piece(chunk)
         if chunk:
             await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
             self._check_connected()
 
     async def finish(self) -> None:
         """End the answer: without it the caller sees that the answer broke off."""
+        rest = b"" if self.recorder is None else await self.recorder.last()
         self._check_connected()
         self.finished = True
-        await self._send({"type": "http.response.body", "body": b""})
+        await self._send({"type": "http.response.body", "body": rest})
 
     def abort(self) -> None:
         """Close the connection under an unfinished answer, so that the caller sees it broken."""

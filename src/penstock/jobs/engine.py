@@ -56,6 +56,7 @@ OWNER_SECONDS: Final = 0.5
 """How often a process that is not the owner tries to become it."""
 STORE_RETRY_SECONDS: Final = 1.0
 """Between two tries to store how a job ended, while the store fails."""
+LOSS_SEEN_SECONDS: Final = 0.1
 PURGE_SECONDS: Final = 60.0
 LOOK_SECONDS: Final = 5.0
 """How long a reader of events sleeps at most: another process may have the job."""
@@ -105,7 +106,8 @@ class _Running(msgspec.Struct, frozen=True):
 class Jobs:
     """The job engine. All methods belong to the event loop's thread.
 
-    ``principal_of`` finds a key by its id; ``attempt_ended`` and ``finished`` are told the job.
+    ``principal_of`` finds a key by its id; ``finished`` is told the job. ``attempt_ended`` is
+    told its id, and says whether the attempt was waiting for an LLM call when it broke off.
     """
 
     def __init__(
@@ -120,7 +122,7 @@ class Jobs:
         self.table = table
         self.classes = classes
         self.executors: dict[str, Executor] = {}
-        self.attempt_ended: Callable[[str], None] = lambda _job_id: None
+        self.attempt_ended: Callable[[str], bool] = lambda _job_id: False
         self.finished: Callable[[Job], None] = lambda _job: None
         self.store = store
         self._owner = owner
@@ -400,25 +402,30 @@ class Jobs:
 
     async def _conclude(self, job: Job, ending: Ending) -> None:
         """Store how an attempt ended, and what follows."""
-        self.attempt_ended(job.job_id)
-        happening, fruitless, delay = ending.happening, job.attempts_fruitless, 0.0
+        if ending.code == "worker_lost":
+            # Its calls to the gateway break at the same moment, and are perhaps seen later.
+            await asyncio.sleep(LOSS_SEEN_SECONDS)
+        in_a_call = self.attempt_ended(job.job_id)
+        happening, blame, delay = ending.happening, job.blame, 0.0
         journaled = job.journaled
         if self._stopping and happening is Happening.BROKEN_OFF:
             happening = Happening.GIVEN_BACK
         if happening is Happening.BROKEN_OFF:
             journaled = await self._kept(self.store.journaled, job.job_id)
             sequel = after_break(
-                fruitless, self.table.attempts_max, got_on=journaled > job.journaled
+                blame,
+                self.table.attempts_max,
+                got_on=journaled > job.journaled,
+                in_a_call=in_a_call and ending.code == "worker_lost",
             )
-            happening, fruitless = sequel.happening, sequel.attempts_fruitless
-            delay = sequel.delay_seconds
+            happening, blame, delay = sequel.happening, sequel.blame, sequel.delay_seconds
             if happening is Happening.FAILED:
-                ending = _given_up(ending, fruitless)
+                ending = _given_up(ending, job.attempts)
             _log.info("job %s broke off (%s): %s", job.job_id, ending.code, happening)
         if after(State.RUNNING, happening) is State.PENDING:
             due_at = self._clocks.wall() + delay
             await self._kept(
-                _again(self.store, due_at, fruitless, journaled),
+                _again(self.store, due_at, blame, journaled),
                 job.job_id,
             )
             self._changed(job.job_id)
@@ -505,7 +512,7 @@ class Jobs:
 
 
 def _given_up(ending: Ending, attempts: int) -> Ending:
-    message = f"{attempts} attempts in a row broke off without getting on. The last: "
+    message = f"Attempt {attempts} broke off as those before, without getting on: "
     return msgspec.structs.replace(ending, message=message + (ending.message or ending.code or ""))
 
 
@@ -517,11 +524,9 @@ def _append_events(
 
 
 def _again(
-    store: JobStore, due_at: float, fruitless: int, journaled: int
+    store: JobStore, due_at: float, blame: int, journaled: int
 ) -> Callable[[str], Future[None]]:
-    return lambda job_id: store.again(
-        job_id, due_at=due_at, attempts_fruitless=fruitless, journaled=journaled
-    )
+    return lambda job_id: store.again(job_id, due_at=due_at, blame=blame, journaled=journaled)
 
 
 @contextmanager

@@ -2,11 +2,14 @@
 
 A job is pending until it is started, running until its attempt ends, and then either at one of
 four ends for ever or pending again. Whether an attempt that broke off is followed by another is
-decided by *fruitless* attempts: those in which not one more LLM call was finished and kept. So a
-run that loses its worker again and again still comes to its end as long as it gets on, while a
-run that kills its worker at the same place each time (a poison run) is stopped after
-``attempts_max`` of them, with the reason. Counting all attempts instead would punish a long run
-for the faults of others; counting none would let poison kill workers for ever.
+decided by *blame*. An attempt that finished one more LLM call takes all blame away: so a run that
+loses its worker again and again still comes to its end as long as it gets on. One that finished
+none is to blame for it, since what kills a worker at the same place each time must be stopped
+(a poison run). But a worker takes all its runs with it, and most of those were waiting for an
+answer while another's code ran: they get a tenth of the blame. So poison is stopped after
+``attempts_max`` attempts, and those beside it survive ten times as many. Counting all attempts
+instead would let one poison run take every run down that waits beside it; counting none would
+let it kill workers for ever.
 
 The states are those of the Agent Server protocol, so that its clients need no translation.
 """
@@ -20,6 +23,8 @@ import msgspec
 
 BACKOFF_SECONDS_MIN: Final = 1.0
 BACKOFF_SECONDS_MAX: Final = 60.0
+BLAME_OWN: Final = 10
+BLAME_WAITING: Final = 1
 
 
 class State(StrEnum):
@@ -69,7 +74,7 @@ class Sequel(msgspec.Struct, frozen=True):
     """What follows an attempt that broke off."""
 
     happening: Happening
-    attempts_fruitless: int
+    blame: int
     delay_seconds: float = 0.0
 
 
@@ -78,19 +83,23 @@ def after(state: State, happening: Happening) -> State:
     return TRANSITIONS[state, happening]
 
 
-def after_break(attempts_fruitless: int, attempts_max: int, *, got_on: bool) -> Sequel:
+def after_break(blame: int, attempts_max: int, *, got_on: bool, in_a_call: bool) -> Sequel:
     """Whether an attempt that broke off is followed by another, and when.
 
-    ``attempts_fruitless`` counts those before it, ``got_on`` says whether it finished a call.
-    After one that got on the next comes at once; else the delay doubles with each.
+    ``blame`` is that of those before it, ``got_on`` says whether it finished a call,
+    ``in_a_call`` whether it was waiting for one. After an attempt that got on, or waited, the
+    next comes at once; else the delay doubles with each.
     """
-    fruitless = 0 if got_on else attempts_fruitless + 1
-    if fruitless >= attempts_max:
-        return Sequel(Happening.FAILED, fruitless)
-    delay = 0.0
-    if fruitless:
-        delay = min(BACKOFF_SECONDS_MAX, BACKOFF_SECONDS_MIN * 2.0 ** min(fruitless - 1, 30))
-    return Sequel(Happening.BROKEN_OFF, fruitless, delay)
+    if got_on:
+        return Sequel(Happening.BROKEN_OFF, 0)
+    blame += BLAME_WAITING if in_a_call else BLAME_OWN
+    if blame >= attempts_max * BLAME_OWN:
+        return Sequel(Happening.FAILED, blame)
+    if in_a_call:
+        return Sequel(Happening.BROKEN_OFF, blame)
+    doublings = min(blame // BLAME_OWN - 1, 30)
+    delay = min(BACKOFF_SECONDS_MAX, BACKOFF_SECONDS_MIN * 2.0**doublings)
+    return Sequel(Happening.BROKEN_OFF, blame, delay)
 
 
 def places_free(ranks: list[int], running: dict[int, int], running_max: int) -> dict[int, int]:

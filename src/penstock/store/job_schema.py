@@ -102,3 +102,46 @@ JOB_TABLES: Final = (
     """,
     "CREATE INDEX idempotency_by_age ON idempotency (created_at)",
 )
+
+BATCH_TABLES: Final = (
+    "ALTER TABLE jobs RENAME COLUMN attempts_fruitless TO blame",
+    """
+    CREATE TABLE files (
+        file_id    TEXT PRIMARY KEY,
+        tenant     TEXT NOT NULL,
+        filename   TEXT NOT NULL,
+        purpose    TEXT NOT NULL,
+        bytes      INTEGER NOT NULL,
+        created_at REAL NOT NULL,
+        expires_at REAL NOT NULL
+    )
+    """,
+    "CREATE INDEX files_of_tenant ON files (tenant, created_at, file_id)",
+    "CREATE INDEX files_by_end ON files (expires_at)",
+    """
+    CREATE TABLE batches (
+        batch_id       TEXT PRIMARY KEY,
+        tenant         TEXT NOT NULL,
+        key_id         TEXT NOT NULL,
+        endpoint       TEXT NOT NULL,
+        input_file_id  TEXT NOT NULL,
+        output_file_id TEXT NOT NULL,
+        error_file_id  TEXT NOT NULL,
+        window         TEXT NOT NULL,
+        metadata       BLOB NOT NULL,
+        created_at     REAL NOT NULL,
+        expires_at     REAL NOT NULL,
+        state          TEXT NOT NULL,
+        moments        BLOB NOT NULL,
+        errors         BLOB NOT NULL,
+        total          INTEGER NOT NULL DEFAULT 0,
+        completed      INTEGER NOT NULL DEFAULT 0,
+        failed         INTEGER NOT NULL DEFAULT 0
+    )
+    """,
+    "CREATE INDEX batches_of_tenant ON batches (tenant, created_at, batch_id)",
+    """
+    CREATE INDEX batches_open ON batches (expires_at)
+    WHERE state IN ('validating', 'in_progress', 'finalizing', 'cancelling')
+    """,
+)

@@ -60,7 +60,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     deadline: float | None
     state: str
     attempts: int
-    attempts_fruitless: int
+    blame: int
     journaled: int
     cancel_requested: bool
     started_at: float | None
@@ -224,13 +224,11 @@ class JobStore:
 
         return self._writer.submit(work)
 
-    def again(
-        self, job_id: str, *, due_at: float, attempts_fruitless: int, journaled: int
-    ) -> Future[None]:
+    def again(self, job_id: str, *, due_at: float, blame: int, journaled: int) -> Future[None]:
         """A running job is pending again."""
 
         def work(connection: sqlite3.Connection) -> None:
-            connection.execute(_AGAIN, (due_at, attempts_fruitless, journaled, job_id))
+            connection.execute(_AGAIN, (due_at, blame, journaled, job_id))
 
         return self._writer.submit(work)
 
@@ -433,7 +431,7 @@ _NEXT_DUE = "SELECT MIN(due_at) FROM jobs WHERE state = 'pending' AND due_at > ?
 _ORPHANS = "SELECT * FROM jobs WHERE state = 'running' AND owner != ? ORDER BY rank, created_at"
 _JOURNALED = "SELECT COUNT(*) FROM job_journal WHERE job_id = ?"
 _AGAIN = """
-    UPDATE jobs SET state = 'pending', owner = NULL, due_at = ?, attempts_fruitless = ?,
+    UPDATE jobs SET state = 'pending', owner = NULL, due_at = ?, blame = ?,
                     journaled = ?
     WHERE job_id = ? AND state = 'running'
 """

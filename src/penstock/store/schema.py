@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from penstock.store.job_schema import JOB_TABLES
+from penstock.store.job_schema import BATCH_TABLES, JOB_TABLES
 
 STEPS: Final[tuple[tuple[str, ...], ...]] = (
     (
@@ -85,5 +85,6 @@ STEPS: Final[tuple[tuple[str, ...], ...]] = (
         """,
     ),
     JOB_TABLES,
+    BATCH_TABLES,
 )
 """Step 1 stands first; the version of a database is the number of steps that it has taken."""

@@ -61,7 +61,7 @@ def test_a_run_that_kills_its_worker_ends_with_the_reason_and_others_go_on(
 
     assert (shown["status"], shown["attempts"]) == ("error", 2)
     assert shown["error"]["code"] == "worker_lost"
-    assert "2 attempts in a row" in shown["error"]["message"]
+    assert "Attempt 2 broke off" in shown["error"]["message"]
     assert after[0] == 200
 
 

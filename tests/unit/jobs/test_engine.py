@@ -86,7 +86,7 @@ def test_a_poison_run_is_given_up_with_the_reason(bench) -> None:
 
             assert (job.state, job.error_code, job.attempts) == ("error", "worker_lost", 2)
             assert job.error_message == (
-                "2 attempts in a row broke off without getting on. The last: it died"
+                "Attempt 2 broke off as those before, without getting on: it died"
             )
 
     run(work)
@@ -247,7 +247,7 @@ def test_a_stopping_engine_takes_nothing_new_and_gives_back_what_runs(bench) -> 
                 await one.order()
             job = await one.jobs.get("acme", job_id)
 
-            assert (job.state, job.attempts_fruitless) == ("pending", 0)
+            assert (job.state, job.blame) == ("pending", 0)
 
     run(work)
 

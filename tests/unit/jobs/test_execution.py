@@ -125,7 +125,7 @@ def attempt(own) -> Attempt:
         deadline=None,
         state="running",
         attempts=2,
-        attempts_fruitless=0,
+        blame=0,
         journaled=0,
         cancel_requested=False,
         started_at=None,

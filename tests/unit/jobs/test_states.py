@@ -34,26 +34,30 @@ def test_every_job_can_be_cancelled_as_long_as_it_has_not_ended(state: State) ->
     assert after(state, Happening.CANCELLED) is State.INTERRUPTED
 
 
-@given(st.lists(st.booleans(), max_size=40), st.integers(1, 6))
-def test_a_run_is_given_up_after_so_many_attempts_in_a_row_that_did_not_get_on(
-    progress: list[bool], attempts_max: int
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), max_size=60), st.integers(1, 4))
+def test_a_run_is_given_up_for_its_own_attempts_or_ten_times_as_many_spent_waiting(
+    history: list[tuple[bool, bool]], attempts_max: int
 ) -> None:
-    fruitless, in_a_row = 0, 0
-    for got_on in progress:
-        sequel = after_break(fruitless, attempts_max, got_on=got_on)
-        in_a_row = 0 if got_on else in_a_row + 1
+    blame, in_a_row = 0, 0.0
+    for got_on, in_a_call in history:
+        sequel = after_break(blame, attempts_max, got_on=got_on, in_a_call=in_a_call)
+        in_a_row = 0 if got_on else in_a_row + (1 if in_a_call else 10)
 
-        assert (sequel.happening is Happening.FAILED) == (in_a_row >= attempts_max)
+        assert (sequel.happening is Happening.FAILED) == (in_a_row >= attempts_max * 10)
         assert 0 <= sequel.delay_seconds <= BACKOFF_SECONDS_MAX
         if sequel.happening is Happening.FAILED:
             return
-        fruitless = sequel.attempts_fruitless
+        blame = sequel.blame
 
 
 def test_an_attempt_that_got_on_is_followed_at_once_and_others_ever_later() -> None:
-    delays = [after_break(n, 9, got_on=False).delay_seconds for n in range(4)]
+    delays = [
+        after_break(blame, 9, got_on=False, in_a_call=False).delay_seconds
+        for blame in (0, 10, 20, 30)
+    ]
 
-    assert after_break(2, 9, got_on=True).delay_seconds == 0
+    assert after_break(20, 9, got_on=True, in_a_call=False).delay_seconds == 0
+    assert after_break(20, 9, got_on=False, in_a_call=True).delay_seconds == 0
     assert delays == [1, 2, 4, 8]
 
 
