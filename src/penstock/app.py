@@ -23,6 +23,7 @@ from starlette.routing import Route
 from penstock import __version__
 from penstock.admin.routes import AdminDoor, admin_routes
 from penstock.chains.door import ChainsDoor
+from penstock.chains.playground import playground_routes
 from penstock.chains.spec import WorkerSpec
 from penstock.chains.supervisor import ReloadFailed, WorkerPool
 from penstock.chains.watch import changes
@@ -316,6 +317,7 @@ class Service:
         return [
             *gateway_routes(self._gateway, self._models, self._desk, self._journal),
             chains("/chains", self._chains.list_chains, "GET"),
+            *playground_routes(self._desk),
             chains(
                 "/chains/{name}/{rest:path}",
                 self._jobs_door.or_later(self._chains.handle),

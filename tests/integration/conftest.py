@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import json
 import os
 import re
@@ -11,10 +13,12 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 READY_SECONDS_MAX = 60.0
@@ -138,3 +142,120 @@ def service(running: Callable[..., Running]) -> Running:
     process = running("serve", "--port", "0")
     process.wait_ready()
     return process
+
+
+# Without these Chromium asks hosts of its maker, which a closed network refuses.
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--remote-debugging-port=0",
+)
+
+
+class Page:
+    """One tab of a browser."""
+
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        self._socket = socket
+        self._count = 0
+        self._loaded = False
+        self.complaints: list[str] = []
+
+    async def send(self, method: str, **params: Any) -> dict[str, Any]:
+        """Call a DevTools method and wait for its answer."""
+        self._count += 1
+        await self._socket.send_str(
+            json.dumps({"id": self._count, "method": method, "params": params})
+        )
+        while True:
+            message = await self._message()
+            if message.get("id") == self._count:
+                assert "error" not in message, message["error"]
+                return message["result"]
+
+    async def _message(self) -> dict[str, Any]:
+        message: dict[str, Any] = json.loads(await self._socket.receive_str())
+        if message.get("method") in ("Log.entryAdded", "Runtime.exceptionThrown"):
+            self.complaints.append(json.dumps(message["params"]))
+        self._loaded |= message.get("method") == "Page.loadEventFired"
+        return message
+
+    async def open(self, url: str) -> None:
+        """Go there, and return when the page and its module have loaded."""
+        self._loaded = False
+        await self.send("Page.navigate", url=url)
+        while not self._loaded:
+            await self._message()
+
+    async def evaluate(self, expression: str) -> Any:
+        """The value of a JavaScript expression (a promise's when it gives one)."""
+        result = await self.send(
+            "Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True
+        )
+        assert "exceptionDetails" not in result, result["exceptionDetails"]
+        return result["result"].get("value")
+
+    async def until(self, expression: str) -> Any:
+        """The expression's value once it is true; asks every animation frame, up to 10 s."""
+        return await self.evaluate(
+            "new Promise((done, fail) => { const began = Date.now();"
+            f"const look = () => {{ const value = ({expression}); if (value) done(value);"
+            "else if (Date.now() - began > 10000) fail(new Error('never true'));"
+            "else setTimeout(look, 20); }; look(); })"
+        )
+
+    async def screenshot(self) -> bytes:
+        """The whole page as PNG."""
+        shot = await self.send("Page.captureScreenshot", captureBeyondViewport=True)
+        return base64.b64decode(shot["data"])
+
+
+@pytest.fixture
+def browsing(program: Callable[[str], str], tmp_path: Path) -> Callable[..., Any]:
+    """``async with browsing(url) as page``."""
+    chromium = program("chromium")
+
+    @asynccontextmanager
+    async def start(url: str) -> AsyncIterator[Page]:
+        process = await asyncio.create_subprocess_exec(
+            chromium,
+            *FLAGS,
+            f"--user-data-dir={tmp_path / 'profile'}",
+            "about:blank",
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            async with asyncio.timeout(30):
+                address = await _devtools_address(process)
+            root = address.removeprefix("ws://").partition("/")[0]
+            async with aiohttp.ClientSession() as session:
+                async with session.get(f"http://{root}/json/list") as answer:
+                    (tab,) = [one for one in await answer.json() if one["type"] == "page"]
+                async with session.ws_connect(
+                    tab["webSocketDebuggerUrl"], max_msg_size=2**26
+                ) as socket:
+                    page = Page(socket)
+                    for domain in ("Page", "Runtime", "Log"):
+                        await page.send(f"{domain}.enable")
+                    await page.open(url)
+                    yield page
+        finally:
+            process.terminate()
+            await process.communicate()
+
+    return start
+
+
+async def _devtools_address(process: asyncio.subprocess.Process) -> str:
+    async for line in process.stderr:
+        _, found, address = line.decode().partition("DevTools listening on ")
+        if found:
+            return address.strip()
+    raise AssertionError("Chromium ended before it listened")

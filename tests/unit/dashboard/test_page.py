@@ -8,11 +8,12 @@ from importlib import resources
 import msgspec
 
 from penstock.config.model import ServerTable
-from penstock.dashboard.page import POLICY, routes
+from penstock.dashboard.page import routes
 from penstock.dashboard.snapshot import ClassView, LiveSnapshot, Totals
 from penstock.http.auth import Authenticator
 from penstock.http.door import Access, Desk
 from penstock.http.entrance import require_doors
+from penstock.http.static_files import POLICY
 from penstock.telemetry.metrics import Metrics
 
 STATIC = resources.files("penstock.dashboard").joinpath("static")
