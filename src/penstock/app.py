@@ -21,6 +21,7 @@ import msgspec
 from starlette.routing import Route
 
 from penstock import __version__
+from penstock.admin.keys import KeysDoor
 from penstock.admin.routes import AdminDoor, admin_routes
 from penstock.chains.door import ChainsDoor
 from penstock.chains.playground import playground_routes
@@ -326,14 +327,22 @@ class Service:
                 "PUT",
             ),
             *self._jobs_door.routes(self._desk),
-            *admin_routes(
-                AdminDoor(self._reader, lambda: self._live().deployments, time.time), self._desk
-            ),
+            *self._admin_routes(),
             *dashboard_routes(self._desk, self._live),
             public("/healthz", self._healthz),
             public("/readyz", self._readyz),
             public("/metrics", self._metrics_page),
         ]
+
+    def _admin_routes(self) -> list[Route]:
+        directory = Path(self.config.store.path)
+        admin = AdminDoor(self._reader, lambda: self._live().deployments, time.time)
+        keys = KeysDoor(directory, self._budgets, lambda: self.config, self._take_keys)
+        return admin_routes(admin, keys, self._desk)
+
+    def _take_keys(self) -> None:
+        """Go by the keys that are stored now."""
+        self._desk.authenticator = self._authenticator()
 
     def _live(self) -> LiveSnapshot:
         workers = [
@@ -420,7 +429,13 @@ def _principals(loaded: Loaded, stored: Snapshot) -> Iterator[tuple[str, Princip
     for name, table in loaded.config.keys.items():
         yield digest(loaded.secrets.keys[name], stored.pepper), _principal(name, table)
     for key in stored.keys:
-        yield key.digest, _principal(key.key_id, key.grant)
+        principal = msgspec.structs.replace(
+            _principal(key.key_id, key.grant), expires_at=key.expires_at
+        )
+        if key.digest_previous is not None and key.previous_until is not None:
+            until = min(key.previous_until, key.expires_at or key.previous_until)
+            yield key.digest_previous, msgspec.structs.replace(principal, expires_at=until)
+        yield key.digest, principal
 
 
 def _principal(key_id: str, allowed: KeyTable | KeyGrant) -> Principal:

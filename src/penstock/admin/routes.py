@@ -11,8 +11,10 @@ from typing import Any, TypeVar
 import msgspec
 from starlette.routing import Route
 
+from penstock.admin.answers import StoreUnavailable, respond_json
+from penstock.admin.keys import KeysDoor
 from penstock.admin.query import query_of
-from penstock.errors import CallError, InvalidRequest, StoreError
+from penstock.errors import InvalidRequest, StoreError
 from penstock.http.door import Access, Desk, Door, ErrorShape, Handler
 from penstock.http.exchange import Exchange
 from penstock.store.reader import Reader
@@ -20,13 +22,6 @@ from penstock.store.usage import GROUPS, UsageSum, moment, sums_csv, usage
 from penstock.units import Outcome
 
 _T = TypeVar("_T")
-
-
-class StoreUnavailable(CallError):
-    """The store cannot answer now; its words are for the operator who asks."""
-
-    status = 503
-    code = "store_unavailable"
 
 
 class AdminDoor:
@@ -83,13 +78,7 @@ async def stored(waiting: asyncio.Future[_T]) -> _T:
         raise StoreUnavailable(str(error)) from None
 
 
-async def respond_json(exchange: Exchange, body: Any, status: int = 200) -> None:
-    """A document that nobody keeps."""
-    exchange.response_headers["cache-control"] = "no-store"
-    await exchange.respond(status, msgspec.json.encode(body))
-
-
-def admin_routes(admin: AdminDoor, desk: Desk) -> list[Route]:
+def admin_routes(admin: AdminDoor, keys: KeysDoor, desk: Desk) -> list[Route]:
     """Every route of this door."""
 
     def route(path: str, handler: Handler, *methods: str) -> Route:
@@ -99,4 +88,9 @@ def admin_routes(admin: AdminDoor, desk: Desk) -> list[Route]:
     return [
         route("/admin/usage", admin.usage, "GET"),
         route("/admin/limits", admin.limits, "GET"),
+        route("/admin/tenants", keys.tenants, "GET"),
+        route("/admin/keys", keys.list, "GET"),
+        route("/admin/keys", keys.create, "POST"),
+        route("/admin/keys/{name:path}/rotate", keys.rotate, "POST"),
+        route("/admin/keys/{name:path}", keys.revoke, "DELETE"),
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -13,7 +14,8 @@ import click
 
 from penstock.config.load import checked_key, load_tables
 from penstock.config.model import Config
-from penstock.store.keys import KeyGrant, KeyStore, StoredKey
+from penstock.store.keys import KeyStore, StoredKey, granted
+from penstock.store.usage import span_seconds
 
 _config_option = click.option(
     "--config",
@@ -24,9 +26,23 @@ _config_option = click.option(
 )
 
 
+class _Span(click.ParamType[float]):
+    name = "span"
+
+    def convert(
+        self, value: str | float, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        if isinstance(value, float):
+            return value
+        try:
+            return float(span_seconds(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
 @click.group()
 def keys() -> None:
-    """Create, list and revoke API keys.
+    """Create, list, rotate and revoke API keys.
 
     They stand in the store that [store] path names, as digests. A running service sees a change
     within a second.
@@ -60,7 +76,16 @@ def _config(file: Path | None) -> Config:
 )  # fmt: skip
 @click.option("--model", "models", multiple=True, help="A model it may call; may be repeated.")
 @click.option("--chain", "chains", multiple=True, help="A chain it may run; may be repeated.")
-@click.option("--admin", is_flag=True, help="It may see the queue of every tenant.")
+@click.option("--admin", is_flag=True, help="It may see and change what every tenant may do.")
+@click.option("--expires-in", type=_Span(), default=None, help="It ends after 12h, 90d, ...")
+@click.option("--budget-day-usd", type=float, help="Dollars that it may spend in a day (UTC).")
+@click.option("--budget-month-usd", type=float, help="Dollars that it may spend in a month.")
+@click.option("--budget-day-tokens", type=int, help="Tokens that it may use in a day.")
+@click.option("--budget-month-tokens", type=int, help="Tokens that it may use in a month.")
+@click.option(
+    "--budget-hard/--budget-soft", default=True, show_default=True,
+    help="Over a budget: refuse, or only warn.",
+)  # fmt: skip
 @_config_option
 def create(name: str, config_file: Path | None, **options: Any) -> None:
     """Create the key NAME and print it: the only time that it is shown.
@@ -77,19 +102,39 @@ def create(name: str, config_file: Path | None, **options: Any) -> None:
     for scope in ("models", "chains"):
         if options[scope]:
             fields[scope] = list(options[scope])
-    table = checked_key(name, fields, config)
-    grant = KeyGrant(
-        tenant=table.tenant,
-        class_default=table.class_default,
-        ceiling=table.ceiling,
-        models=None if table.models is None else tuple(table.models),
-        chains=None if table.chains is None else tuple(table.chains),
-        admin=table.admin,
-    )
+    fields |= {
+        option: value
+        for option, value in options.items()
+        if option.startswith("budget_") and value is not None
+    }
+    grant = granted(checked_key(name, fields, config))
+    expires_in = options["expires_in"]
     with _store(config) as store:
-        key = store.create(name, grant)
+        expires_at = None if expires_in is None else time.time() + expires_in
+        key = store.create(name, grant, expires_at=expires_at)
     click.echo(key)
-    click.echo("Keep it now: only a digest is stored, and it cannot be shown again.", err=True)
+    click.echo(_KEEP_IT, err=True)
+
+
+_KEEP_IT = "Keep it now: only a digest is stored, and it cannot be shown again."
+
+
+@keys.command()
+@click.argument("name")
+@click.option(
+    "--overlap", type=_Span(), default=0.0,
+    help="How long the secret before works, too: 30m, 12h, 7d.  [default: not at all]",
+)  # fmt: skip
+@_config_option
+def rotate(name: str, config_file: Path | None, overlap: float) -> None:
+    """Give the key NAME a new secret and print it: the only time that it is shown.
+
+    Its rights, its id and what it has spent stay.
+    """
+    with _store(_config(config_file)) as store:
+        key = store.rotate(name, overlap)
+    click.echo(key)
+    click.echo(_KEEP_IT, err=True)
 
 
 @keys.command("list")
@@ -133,6 +178,7 @@ def _row(key: StoredKey) -> dict[str, Any]:
         "chains": key.grant.chains,
         "admin": key.grant.admin,
         "created": _moment(key.created_at),
+        "expires": None if key.expires_at is None else _moment(key.expires_at),
         "revoked": None if key.revoked_at is None else _moment(key.revoked_at),
     }
 

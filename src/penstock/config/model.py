@@ -315,7 +315,7 @@ class KeyTable(_Budgeted, frozen=True):
     chains: Annotated[
         list[Identifier] | None, Meta(description="chains it may run; default: all")
     ] = None
-    admin: Annotated[bool, Meta(description="may see the queue of every tenant")] = False
+    admin: Annotated[bool, Meta(description="may see and change what every tenant may do")] = False
 
 
 class ChainTable(_Table, frozen=True):

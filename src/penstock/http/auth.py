@@ -10,7 +10,8 @@ A request without a key takes the same path as one with a wrong key, and gets th
 from __future__ import annotations
 
 import hmac
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import msgspec
@@ -37,6 +38,7 @@ class Principal(msgspec.Struct, frozen=True):
     chains: frozenset[str] | None = None  # None: all
     admin: bool = False
     internal: bool = False  # the key that our own chain workers use
+    expires_at: float | None = None  # Unix seconds
 
 
 def digest(key: str, pepper: bytes) -> str:
@@ -47,13 +49,21 @@ def digest(key: str, pepper: bytes) -> str:
 class Authenticator:
     """The known keys: digests with the principal of each.
 
-    Made anew on every reload of the configuration; nothing in it changes.
+    Made anew on every reload of the configuration; nothing in it changes. ``wall`` gives Unix
+    time: a key that has expired is known no more. Where a key has two secrets, during a
+    rotation, its present one stands last.
     """
 
-    def __init__(self, principals: Mapping[str, Principal], pepper: bytes) -> None:
+    def __init__(
+        self,
+        principals: Mapping[str, Principal],
+        pepper: bytes,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
         self._by_digest = dict(principals)
         self._by_id = {principal.key_id: principal for principal in principals.values()}
         self._pepper = pepper
+        self._wall = wall
 
     def principal(self, headers: Mapping[str, str]) -> Principal:
         """The principal of the request's key. ``headers`` have lower-case names.
@@ -61,13 +71,17 @@ class Authenticator:
         Raises Unauthenticated, with the same message whatever was wrong.
         """
         found = self._by_digest.get(digest(_credential(headers), self._pepper))
-        if found is None:
+        if found is None or self._has_expired(found):
             raise Unauthenticated(_MESSAGE)
         return found
 
     def by_id(self, key_id: str) -> Principal | None:
-        """The principal of that key id; None when the configuration has it no more."""
-        return self._by_id.get(key_id)
+        """The principal of that key id; None when there is none any more, or it has expired."""
+        found = self._by_id.get(key_id)
+        return None if found is None or self._has_expired(found) else found
+
+    def _has_expired(self, principal: Principal) -> bool:
+        return principal.expires_at is not None and self._wall() >= principal.expires_at
 
 
 def _credential(headers: Mapping[str, str]) -> str:

@@ -163,6 +163,10 @@ class Budgets:
             if month_of(arrived) == counter.month:
                 _add(counter.spent_month, spent)
 
+    def names(self, kind: Literal["key", "tenant"]) -> list[str]:
+        """Whose spending is counted, of that kind."""
+        return [name for scope, name in self._counters if scope == kind]
+
     def counter(self, scope: Scope, today: int | None = None) -> Counter:
         """What one scope has spent, now."""
         counter = self._counters.get(scope)

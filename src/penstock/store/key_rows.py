@@ -14,10 +14,14 @@ _ALL = "SELECT * FROM keys ORDER BY created_at, key_id"
 _IN_FORCE = "SELECT 1 FROM keys WHERE name = :name AND revoked_at IS NULL"
 _INSERT = (
     "INSERT INTO keys (key_id, name, digest, tenant, class_default, ceiling, models, chains, "
-    "admin, created_at) VALUES (:key_id, :name, :digest, :tenant, :class_default, :ceiling, "
-    ":models, :chains, :admin, :created_at)"
+    "admin, created_at, expires_at, budget) VALUES (:key_id, :name, :digest, :tenant, "
+    ":class_default, :ceiling, :models, :chains, :admin, :created_at, :expires_at, :budget)"
 )
 _REVOKE = "UPDATE keys SET revoked_at = :revoked_at WHERE name = :name AND revoked_at IS NULL"
+_ROTATE = (
+    "UPDATE keys SET digest_previous = digest, previous_until = :previous_until, digest = :digest "
+    "WHERE key_id = :key_id AND revoked_at IS NULL"
+)
 _VERSION = "SELECT version FROM keys_state"
 _COUNT_UP = "UPDATE keys_state SET version = version + 1"
 _PEPPER = "SELECT pepper_fingerprint FROM keys_state"
@@ -49,6 +53,13 @@ class StoredKey(msgspec.Struct, frozen=True):
     grant: KeyGrant
     created_at: float
     revoked_at: float | None = None
+    expires_at: float | None = None
+    digest_previous: str | None = None
+    previous_until: float | None = None
+
+    def in_force(self, now: float) -> bool:
+        """Whether it may be used at ``now``."""
+        return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
 
 
 class KeyRows:
@@ -100,6 +111,24 @@ class KeyRows:
             connection.execute(_COUNT_UP)
             return True
 
+    def rotate(self, key_id: str, digest: str, previous_until: float) -> bool:
+        """Give a key a new secret; the one before counts until then. Whether it was in force."""
+        with self._database.write() as connection:
+            parameters = {"key_id": key_id, "digest": digest, "previous_until": previous_until}
+            if not connection.execute(_ROTATE, parameters).rowcount:
+                return False
+            connection.execute(_COUNT_UP)
+            return True
+
+
+_BUDGET = (
+    "budget_day_usd",
+    "budget_month_usd",
+    "budget_day_tokens",
+    "budget_month_tokens",
+    "budget_hard",
+)
+
 
 def _parameters(key: StoredKey) -> dict[str, Any]:
     grant = key.grant
@@ -114,6 +143,8 @@ def _parameters(key: StoredKey) -> dict[str, Any]:
         "chains": _names_out(grant.chains),
         "admin": int(grant.admin),
         "created_at": key.created_at,
+        "expires_at": key.expires_at,
+        "budget": json.dumps({name: getattr(grant, name) for name in _BUDGET}),
     }
 
 
@@ -129,9 +160,13 @@ def _stored_key(row: sqlite3.Row) -> StoredKey:
             models=_names_in(row["models"]),
             chains=_names_in(row["chains"]),
             admin=bool(row["admin"]),
+            **json.loads(row["budget"]),
         ),
         created_at=row["created_at"],
         revoked_at=row["revoked_at"],
+        expires_at=row["expires_at"],
+        digest_previous=row["digest_previous"],
+        previous_until=row["previous_until"],
     )
 
 

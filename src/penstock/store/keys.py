@@ -23,12 +23,22 @@ from typing import Final
 
 import msgspec
 
+from penstock.config.model import KeyTable
 from penstock.errors import PenstockError, StoreError
 from penstock.store.database import DATABASE_FILE, Database, file_identity
 from penstock.store.key_rows import KeyGrant, KeyRows, StoredKey
 from penstock.store.pepper import PEPPER_FILE_VARIABLE, fingerprint, pepper_in
 
-__all__ = ["KeyGrant", "KeyStore", "Snapshot", "StoredKey", "key_digest", "stored_key_count"]
+__all__ = [
+    "KeyGrant",
+    "KeyStore",
+    "NoSuchKey",
+    "Snapshot",
+    "StoredKey",
+    "granted",
+    "key_digest",
+    "stored_key_count",
+]
 
 PREFIX: Final = "psk"
 _ID_BYTES: Final = 6
@@ -77,27 +87,29 @@ class KeyStore:
         """The keys in force. A store that does not exist has none."""
         # The state is read before the keys: a change in between is seen again by changed().
         self._seen = self._state()
-        in_force = tuple(key for key in self.all() if key.revoked_at is None)
+        in_force = tuple(key for key in self.all() if key.in_force(time.time()))
         return Snapshot(pepper=self._pepper, keys=in_force)
 
     def changed(self) -> bool:
         """Whether a key was created or revoked since the last snapshot."""
         return self._state() != self._seen
 
-    def create(self, name: str, grant: KeyGrant) -> str:
+    def create(self, name: str, grant: KeyGrant, *, expires_at: float | None = None) -> str:
         """Store a new key and return it: the only time that it can be seen.
 
-        Raises PenstockError when a key of that name is in force.
+        ``expires_at`` (Unix seconds) ends it by itself. Raises PenstockError when a key of that
+        name is in force.
         """
         rows = self._open()
         key_id = secrets.token_hex(_ID_BYTES)
-        key = f"{PREFIX}_{key_id}_{secrets.token_hex(_SECRET_BYTES)}"
+        key = _new_key(key_id)
         stored = StoredKey(
             key_id=key_id,
             name=name,
             digest=key_digest(key, self._pepper),
             grant=grant,
             created_at=time.time(),
+            expires_at=expires_at,
         )
         if not rows.insert(stored):
             raise PenstockError(
@@ -106,14 +118,28 @@ class KeyStore:
             )
         return key
 
+    def rotate(self, name: str, overlap_seconds: float = 0.0) -> str:
+        """Give the key of that name a new secret and return the key, seen only now.
+
+        Its id, its rights and what it has spent stay. The secret before works for so many
+        seconds more; one from an earlier rotation ends at once. Raises NoSuchKey when there is
+        none in force.
+        """
+        now = time.time()
+        rows = self._open_existing()
+        for stored in [] if rows is None else rows.all():
+            if stored.name == name and stored.in_force(now):
+                key = _new_key(stored.key_id)
+                digest = key_digest(key, self._pepper)
+                if rows is not None and rows.rotate(stored.key_id, digest, now + overlap_seconds):
+                    return key
+        raise NoSuchKey(name)
+
     def revoke(self, name: str) -> None:
         """End the key of that name. Raises PenstockError when there is none in force."""
         rows = self._open_existing()
         if rows is None or not rows.revoke(name, time.time()):
-            raise PenstockError(
-                f"there is no stored key {name} in force; `penstock keys list` shows those there "
-                "are (a key of the configuration file ends by removing its table)"
-            )
+            raise NoSuchKey(name)
 
     def all(self) -> list[StoredKey]:
         """Every key ever created, revoked ones too, oldest first."""
@@ -162,6 +188,37 @@ class KeyStore:
                 "new keys"
             )
         return pepper
+
+
+def granted(table: KeyTable) -> KeyGrant:
+    """What a checked table says that a key may do, as it is stored."""
+    return KeyGrant(
+        tenant=table.tenant,
+        class_default=table.class_default,
+        ceiling=table.ceiling,
+        models=None if table.models is None else tuple(table.models),
+        chains=None if table.chains is None else tuple(table.chains),
+        admin=table.admin,
+        budget_day_usd=table.budget_day_usd,
+        budget_month_usd=table.budget_month_usd,
+        budget_day_tokens=table.budget_day_tokens,
+        budget_month_tokens=table.budget_month_tokens,
+        budget_hard=table.budget_hard,
+    )
+
+
+def _new_key(key_id: str) -> str:
+    return f"{PREFIX}_{key_id}_{secrets.token_hex(_SECRET_BYTES)}"
+
+
+class NoSuchKey(PenstockError):
+    """No stored key of that name is in force."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"there is no stored key {name} in force; `penstock keys list` shows those there "
+            "are (a key of the configuration file ends by removing its table)"
+        )
 
 
 def stored_key_count(directory: Path) -> int:

@@ -86,5 +86,13 @@ STEPS: Final[tuple[tuple[str, ...], ...]] = (
     ),
     JOB_TABLES,
     BATCH_TABLES,
+    (
+        "ALTER TABLE keys ADD COLUMN expires_at REAL",
+        # After a rotation the secret before counts until then, too.
+        "ALTER TABLE keys ADD COLUMN digest_previous TEXT",
+        "ALTER TABLE keys ADD COLUMN previous_until REAL",
+        # A JSON object: the fields of [keys.NAME] that begin with budget_.
+        "ALTER TABLE keys ADD COLUMN budget TEXT NOT NULL DEFAULT '{}'",
+    ),
 )
 """Step 1 stands first; the version of a database is the number of steps that it has taken."""

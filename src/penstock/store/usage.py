@@ -130,9 +130,8 @@ def moment(text: str, now: float) -> float:
 
     Dates are UTC where they name no other zone. Raises ValueError.
     """
-    span = _SPAN.match(text)
-    if span is not None:
-        return now - int(span[1]) * _SPAN_SECONDS[span[2]]
+    if _SPAN.match(text) is not None:
+        return now - span_seconds(text)
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
@@ -140,3 +139,11 @@ def moment(text: str, now: float) -> float:
             "must be a date (2026-11-01), a time (2026-11-01T12:00) or how long ago (30m, 12h, 7d)"
         ) from None
     return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+
+
+def span_seconds(text: str) -> int:
+    """A time span, such as ``30m``, ``12h`` or ``7d``, in seconds. Raises ValueError."""
+    span = _SPAN.match(text)
+    if span is None:
+        raise ValueError("must be a number of minutes, hours or days (30m, 12h, 7d)")
+    return int(span[1]) * _SPAN_SECONDS[span[2]]

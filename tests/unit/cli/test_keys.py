@@ -23,7 +23,7 @@ def test_a_key_is_created_listed_and_revoked(penstock: Penstock) -> None:
         {
             "name": "ci", "id": made[1].split("_")[1], "tenant": "team", "class": "batch",
             "ceiling": "standard", "models": ["sandbox"], "chains": ["haiku", "brief"],
-            "admin": True, "created": "", "revoked": None,
+            "admin": True, "created": "", "expires": None, "revoked": None,
         }
     ]  # fmt: skip
 
@@ -38,7 +38,7 @@ def test_the_list_is_a_table_that_shows_no_key(penstock: Penstock) -> None:
 
     assert head.split() == [
         "name", "id", "tenant", "class", "ceiling", "models", "chains", "admin", "created",
-        "revoked",
+        "expires", "revoked",
     ]  # fmt: skip
     assert row.split()[:8] == [
         "ci", key.split("_")[1], "team", "standard", "interactive", "-", "-", "no",
@@ -90,3 +90,20 @@ def test_a_store_that_cannot_be_used_ends_with_3(penstock: Penstock) -> None:
     assert (code, out) == (3, "")
     assert err.startswith("error: ")
     assert "is damaged" in err
+
+
+def test_a_key_has_an_end_and_a_budget_and_can_be_rotated(penstock: Penstock) -> None:
+    made = penstock(
+        "keys", "create", "ci", "--tenant", "team", "--expires-in", "90d",
+        "--budget-month-usd", "20", "--budget-soft",
+    )  # fmt: skip
+    rotated = penstock("keys", "rotate", "ci", "--overlap", "12h")
+    row = json.loads(penstock("keys", "list", "--json")[1])[0]
+
+    assert rotated[0] == 0
+    assert rotated[1].split("_")[1] == made[1].split("_")[1]
+    assert rotated[1] != made[1]
+    assert row["expires"] > row["created"]
+    assert penstock("keys", "rotate", "nobody")[0] == 2
+    for bad in (["--expires-in", "soon"], ["--budget-day-usd", "-1"]):
+        assert penstock("keys", "create", "other", "--tenant", "team", *bad)[0] == 2

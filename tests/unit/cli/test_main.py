@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[3]
 PARTS = [
     ("penstock",),
     *((name,) for name in COMMANDS),
-    *(("keys", name) for name in ("create", "list", "revoke")),
+    *(("keys", name) for name in ("create", "list", "rotate", "revoke")),
     *(("image", name) for name in image.COMMANDS),
 ]
 

@@ -53,3 +53,16 @@ def test_a_digest_depends_on_the_pepper() -> None:
 def test_principals_are_found_by_key_id(authenticator) -> None:
     assert authenticator.by_id("alice") is ALICE
     assert authenticator.by_id("nobody") is None
+
+
+def test_a_key_that_has_expired_is_nobodys_from_that_moment_on() -> None:
+    now = 100.0
+    dated = Principal("dated", "acme", "standard", "interactive", expires_at=101.0)
+    known = {digest("psk_dated", PEPPER): dated}
+    authenticator = Authenticator(known, PEPPER, lambda: now)
+
+    assert authenticator.principal({"x-api-key": "psk_dated"}) is dated
+    now = 101.0
+    assert authenticator.by_id("dated") is None
+    with pytest.raises(Unauthenticated):
+        authenticator.principal({"x-api-key": "psk_dated"})

@@ -13,7 +13,14 @@ import pytest
 from penstock.errors import PenstockError, StoreError
 from penstock.http.auth import digest
 from penstock.store import database, pepper
-from penstock.store.keys import KeyGrant, KeyStore, Snapshot, key_digest, stored_key_count
+from penstock.store.keys import (
+    KeyGrant,
+    KeyStore,
+    NoSuchKey,
+    Snapshot,
+    key_digest,
+    stored_key_count,
+)
 
 GRANT = KeyGrant(tenant="team")
 Opener = Callable[..., KeyStore]
@@ -308,3 +315,42 @@ def test_a_snapshot_shows_no_pepper(opened: Opener) -> None:
 
     assert snapshot.pepper.hex() not in repr(snapshot)
     assert repr(snapshot.pepper) not in f"{snapshot} {[snapshot]}"
+
+
+def test_a_rotated_key_keeps_its_id_and_its_secret_before_works_for_the_overlap(
+    opened: Opener,
+) -> None:
+    store, service = opened(), opened()
+    first = store.create("ci", GRANT)
+    service.snapshot()
+    second = store.rotate("ci", 60.0)
+    assert service.changed()
+    (key,) = service.snapshot().keys
+    pepper_now = service.snapshot().pepper
+
+    assert second.split("_")[1] == first.split("_")[1] == key.key_id
+    assert second != first
+    assert key.digest == digest(second, pepper_now)
+    assert key.digest_previous == digest(first, pepper_now)
+    assert key.previous_until == pytest.approx(key.created_at + 60, abs=30)
+    third = store.rotate("ci")
+    (key,) = service.snapshot().keys
+    assert (key.digest, key.digest_previous) == (
+        digest(third, pepper_now),
+        digest(second, pepper_now),
+    )
+    with pytest.raises(NoSuchKey):
+        store.rotate("other")
+
+
+def test_an_expired_key_is_not_in_force_and_keeps_its_budget_until_then(opened: Opener) -> None:
+    store = opened()
+    grant = KeyGrant(tenant="team", budget_month_usd=1.5, budget_day_tokens=7, budget_hard=False)
+    store.create("old", grant, expires_at=1.0)
+    store.create("new", grant, expires_at=1e12)
+
+    assert _names(store.snapshot()) == ["new"]
+    assert store.snapshot().keys[0].grant == grant
+    assert [key.expires_at for key in store.all()] == [1.0, 1e12]
+    with pytest.raises(NoSuchKey):
+        store.rotate("old")
