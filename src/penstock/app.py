@@ -12,6 +12,7 @@ import contextlib
 import logging
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -43,7 +44,7 @@ from penstock.errors import ConfigError, Draining, PenstockError
 from penstock.gateway.accounts import Accounts
 from penstock.gateway.calls import GatewayCalls
 from penstock.gateway.journal import Journal
-from penstock.gateway.models import ModelList, models_by_kind
+from penstock.gateway.models import ModelList, models_by_wire
 from penstock.gateway.routes import gateway_routes
 from penstock.http.auth import Authenticator, Principal, digest
 from penstock.http.door import Access, Desk, Door, ErrorShape, Handler
@@ -149,13 +150,14 @@ class Service:
             self._accounts,
             chains=self._chains,
         )
-        self._models = ModelList(models_by_kind(config), time.time(), chains=self._chains)
+        self._models = ModelList(models_by_wire(config), time.time(), chains=self._chains)
         self._journal = Journal(
             JournalStore(self._writer, self._jobs_reader),
             self._desk,
             self._accounts,
             self._run_key,
         )
+        self._gateway.fallbacks.models = config.models
         self._inside = InsideCalls()
         self._jobs = self._make_jobs(config)
         self._jobs_door = JobsDoor(self._jobs, self._chains.class_of)
@@ -255,7 +257,8 @@ class Service:
         self._calls.targets = targets_of(config, self._loaded.secrets)
         self._gateway.classes = config.classes
         self._price(config)
-        self._models.models = models_by_kind(config)
+        self._models.models = models_by_wire(config)
+        self._gateway.fallbacks.models = config.models
         self._chains.reload(config.chains, config.classes)
         self._jobs.table, self._jobs.classes = config.jobs, config.classes
         self._pool.adopt(config.classes)
@@ -409,7 +412,11 @@ class Service:
                 self._metrics.limit(
                     deployment.plan.name, limit, level=bucket.level, capacity=bucket.capacity
                 )
+        waiting: Counter[tuple[str, str]] = Counter()
         for class_name, model, count in scheduler.waiting_by_class_and_model():
+            # Those who wait for one deployment of a model count with those who wait for any.
+            waiting[class_name, model.partition(" ")[0]] += count
+        for (class_name, model), count in waiting.items():
             self._metrics.units_waiting(class_name, model, count)
 
     def _watch_over(self, coroutine: Any, name: str) -> None:
@@ -474,10 +481,10 @@ def _budget(allowed: TenantTable | KeyTable | KeyGrant) -> Budget:
 
 def _names(config: Config) -> set[str]:
     """Every name that may become a metric's label."""
-    models = {
-        f"{kind}/{model}" for kind, names in models_by_kind(config).items() for model in names
-    }
-    return {*config.classes, *config.deployments, *config.chains, *models}
+    plan = plan_of(config)
+    models = {model for deployment in plan.deployments for model in deployment.models}
+    deployments = {deployment.name for deployment in plan.deployments}
+    return {*config.classes, *deployments, *config.chains, *models}
 
 
 def _chains_part(config: Config) -> tuple[Any, ...]:

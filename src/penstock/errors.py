@@ -251,18 +251,31 @@ class UpstreamError(CallError):
 
 
 class UpstreamRejected(UpstreamError):
-    """The provider's own refusal; ``body`` is passed on as it came, where it is JSON."""
+    """The provider's own refusal; ``body`` is passed on as it came, where it is JSON.
+
+    ``event`` is the same as it came inside a stream; ``exceeds_context`` says that the call was
+    too long for this model.
+    """
 
     outcome = Outcome.UPSTREAM_REJECTED
     should_retry = False
 
-    def __init__(self, status: int, body: bytes | None) -> None:
+    def __init__(
+        self,
+        status: int,
+        body: bytes | None,
+        *,
+        exceeds_context: bool = False,
+        event: bytes = b"",
+    ) -> None:
         super().__init__(
             f"The provider refused this call with status {status}, and said nothing that can be "
             "passed on. What it refuses is in the call: change it, or ask for another model.",
             status=status,
         )
         self.body = body
+        self.exceeds_context = exceeds_context
+        self.event = event
 
 
 class UpstreamRateLimited(UpstreamError):

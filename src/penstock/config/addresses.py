@@ -19,6 +19,7 @@ _PRIVATE_SUFFIXES = (
     ".internal", ".intranet", ".local", ".localhost", ".lan", ".home.arpa", ".corp", ".private",
     ".svc", ".test",
 )  # fmt: skip
+_BEHIND_V1 = frozenset({"openai", "openai-compatible", "vllm", "ollama", "mistral", "deepseek"})
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?\Z")
 _NOT_IN_A_URL = re.compile(r"[^!-~]")
 
@@ -86,7 +87,7 @@ def normalised_base_url(kind: str, text: str) -> str:
             f"{' '.join(_PRIVATE_SUFFIXES)})"
         )
     path = parts.path.rstrip("/")
-    if kind == "openai" and not path:
+    if kind in _BEHIND_V1 and not path:
         path = "/v1"
     if kind == "anthropic":
         path = path.removesuffix("/v1")

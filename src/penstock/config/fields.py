@@ -23,6 +23,7 @@ from penstock.config.problems import Problems, Shown, did_you_mean, name_of
 Table = TypeVar("Table", bound=msgspec.Struct)
 
 _PATTERN_WORDS = {
+    model.API_VERSION_PATTERN: 'must be a date such as "2024-10-21", with -preview or without',
     model.IDENTIFIER_PATTERN: (
         "must be a name of at most 128 letters, digits and . _ : / @ -, "
         "the first one a letter or digit"

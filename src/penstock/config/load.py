@@ -224,6 +224,7 @@ def _config(raw: dict[str, Any], problems: Problems) -> Config:
         jobs=single("jobs", model.JobsTable),
         providers=named("providers", model.ProviderTable),
         deployments=named("deployments", model.DeploymentTable),
+        models=named("models", model.ModelTable),
         classes=dict(reader.read_named(classes, model.ClassTable, ("classes",))),
         tenants=named("tenants", model.TenantTable),
         keys=named("keys", model.KeyTable),

@@ -16,6 +16,7 @@ from msgspec import Meta
 IDENTIFIER_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}\Z"
 IMPORT_PATTERN = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*\Z"
 ENVIRONMENT_PATTERN = r"^[A-Z_][A-Z0-9_]{0,63}\Z"
+API_VERSION_PATTERN = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}(-preview)?\Z"
 
 Positive: TypeAlias = Annotated[float, Meta(gt=0)]
 PositiveInt: TypeAlias = Annotated[int, Meta(gt=0)]
@@ -25,6 +26,20 @@ Text: TypeAlias = Annotated[str, Meta(min_length=1)]
 Identifier: TypeAlias = Annotated[str, Meta(pattern=IDENTIFIER_PATTERN)]
 """Names that may stand in headers, metrics and paths: nothing else is ever copied there."""
 ImportPath: TypeAlias = Annotated[str, Meta(pattern=IMPORT_PATTERN)]
+ApiVersion: TypeAlias = Annotated[str, Meta(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}(-preview)?\Z")]
+ProviderKind: TypeAlias = Literal[
+    "openai",
+    "anthropic",
+    "azure",
+    "openai-compatible",
+    "vllm",
+    "ollama",
+    "groq",
+    "mistral",
+    "deepseek",
+    "openrouter",
+    "gemini",
+]
 EnvironmentName: TypeAlias = Annotated[str, Meta(pattern=ENVIRONMENT_PATTERN)]
 """Strict on purpose: a key pasted in place of a variable's name does not look like this."""
 
@@ -142,7 +157,7 @@ class ProviderTable(_Table, frozen=True):
     """``[providers.NAME]``: one account at a provider."""
 
     kind: Annotated[
-        Literal["openai", "anthropic"], Meta(description="the protocol that the provider speaks")
+        ProviderKind, Meta(description="who it is: how it is asked, how it limits and fails")
     ]
     base_url: Annotated[
         Text,
@@ -155,6 +170,10 @@ class ProviderTable(_Table, frozen=True):
     key_file: Annotated[
         Text | None,
         Meta(description="or the file that holds it; relative to penstock.toml"),
+    ] = None
+    api_version: Annotated[
+        ApiVersion | None,
+        Meta(description='`azure`: the dated API, such as "2024-10-21"; default: its v1 API'),
     ] = None
     connect_timeout_seconds: Annotated[Positive, Meta(description="time to connect")] = 10.0
     first_byte_timeout_seconds: Annotated[
@@ -212,6 +231,15 @@ class DeploymentTable(_Table, frozen=True):
         Dollars | None,
         Meta(description="dollars for a million cached input tokens; default: price_input"),
     ] = None
+
+
+class ModelTable(_Table, frozen=True):
+    """``[models.NAME]``: a public model, beyond what its deployments say."""
+
+    fallbacks: Annotated[
+        list[Identifier],
+        Meta(description="models to be asked instead, in this order, where this one cannot answer"),
+    ] = []
 
 
 class ClassTable(_Table, frozen=True):
@@ -355,6 +383,7 @@ class Config(_Table, frozen=True):
     jobs: JobsTable = JobsTable()
     providers: dict[Identifier, ProviderTable] = {}
     deployments: dict[Identifier, DeploymentTable] = {}
+    models: dict[Identifier, ModelTable] = {}
     classes: dict[Identifier, ClassTable] = {}
     tenants: dict[Identifier, TenantTable] = {}
     keys: dict[Identifier, KeyTable] = {}

@@ -64,6 +64,8 @@ def check_rules(config: Config, names: NamedTables, problems: Problems) -> None:
     _check_server(config, problems)
     _check_deployments(config, names, problems)
     _check_pools(config, problems)
+    _check_providers(config, problems)
+    _check_models(config, names, problems)
     _check_classes(config, names, problems)
     for name, key in config.keys.items():
         check_key(("keys", name), key, config, names, problems)
@@ -139,6 +141,29 @@ def _check_deployments(config: Config, names: NamedTables, problems: Problems) -
             problems.add(
                 ("deployments", name, "serves"), "must hold names, each of them once", served
             )
+
+
+def _check_providers(config: Config, problems: Problems) -> None:
+    for name, provider in config.providers.items():
+        if provider.api_version is not None and provider.kind != "azure":
+            problems.add(
+                ("providers", name, "api_version"),
+                'only kind = "azure" has one; remove it',
+                provider.api_version,
+            )
+
+
+def _check_models(config: Config, names: NamedTables, problems: Problems) -> None:
+    served = names.models()
+    for name, table in config.models.items():
+        if name not in served:
+            _unknown(("models", name), "served model", name, served, problems)
+        for number, fallback in enumerate(table.fallbacks):
+            path: KeyPath = ("models", name, "fallbacks", number)
+            if fallback not in served:
+                _unknown(path, "served model", fallback, served, problems)
+            elif fallback == name or fallback in table.fallbacks[:number]:
+                problems.add(path, "must be another model, named once", fallback)
 
 
 def _check_classes(config: Config, names: NamedTables, problems: Problems) -> None:

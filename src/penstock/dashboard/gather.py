@@ -119,4 +119,5 @@ def _deployment(deployment: Deployment, answers_429: dict[str, int], now: float)
         in_flight=health.in_flight,
         paused_seconds=max(0.0, paused_until - now),
         answers_429=answers_429.get(deployment.plan.name, 0),
+        trouble="" if health.trouble is None else health.trouble.value,
     )

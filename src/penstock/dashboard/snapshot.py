@@ -27,6 +27,7 @@ class DeploymentView(msgspec.Struct, frozen=True):
     in_flight: int = 0
     paused_seconds: float = 0.0  # how long it still takes no calls; 0: it takes them
     answers_429: int = 0  # in the last minute
+    trouble: str = ""  # why calls that can go elsewhere do: failing, key_refused, no_quota
 
 
 class ClassView(msgspec.Struct, frozen=True):

@@ -40,12 +40,20 @@ from penstock.units import Grant, Unit, Usage
 
 _log = logging.getLogger("penstock.dispatch")
 
+ATTEMPTS_BEFORE_ANOTHER = 2
+"""A provider that fails twice is left for another model, where the configuration names one."""
+
+_OPERATORS = {
+    FailureKind.AUTH: "the provider refused our key; look at key_env or key_file of its provider",
+    FailureKind.FATAL: "the account at the provider has no quota left",
+}
+
 END_SECONDS_MAX = 1.0
 """How long the connection's end may lag behind the protocol's before it is cut."""
 
 
 class Target(msgspec.Struct, frozen=True):
-    """How a deployment is reached. ``base_url`` is all that stands before the call's own name."""
+    """How a deployment is reached. ``base_url`` is as the provider's SDK takes it."""
 
     deployment: str
     base_url: str
@@ -53,6 +61,7 @@ class Target(msgspec.Struct, frozen=True):
     adapter: Adapter
     timeouts: Timeouts
     key: str | None = None
+    api_version: str | None = None
 
     def __repr__(self) -> str:
         return f"Target({self.deployment!r})"
@@ -96,6 +105,16 @@ class Answer:
         return 0
 
     @property
+    def response_id(self) -> str | None:
+        """The provider's id of a streamed response; None in other protocols."""
+        return None
+
+    @property
+    def events_seen(self) -> int:
+        """How many numbered events have passed."""
+        return 0
+
+    @property
     def usage(self) -> Usage:
         """What the provider reported, or what was seen where it has reported nothing."""
         return self.reported or Usage(self._estimate.tokens_input, self.tokens_output_seen)
@@ -112,11 +131,17 @@ class StreamedAnswer(Answer):
     """A stream that has begun well."""
 
     def __init__(
-        self, unit: Unit, grant: Grant, response: UpstreamResponse, reader: StreamReader
+        self,
+        unit: Unit,
+        grant: Grant,
+        response: UpstreamResponse,
+        reader: StreamReader,
+        key: str | None,
     ) -> None:
         super().__init__(unit, grant, None, None)
         self._response = response
         self._reader = reader
+        self._key = key
         self._first = b""
 
     @property
@@ -129,6 +154,16 @@ class StreamedAnswer(Answer):
         """What has passed, where nothing was reported."""
         return self._reader.tokens_output_seen
 
+    @property
+    def response_id(self) -> str | None:
+        """The provider's id of a streamed response; None in other protocols."""
+        return self._reader.response_id
+
+    @property
+    def events_seen(self) -> int:
+        """How many numbered events have passed."""
+        return self._reader.events_seen
+
     async def begin(self) -> None:
         """Read until there is something to pass on: until then a failure may be retried.
 
@@ -137,7 +172,7 @@ class StreamedAnswer(Answer):
         while not self._first and not self.is_complete:
             try:
                 self._first = await self._next_piece()
-            except UpstreamUnavailable as error:
+            except (UpstreamUnavailable, UpstreamRejected) as error:
                 failure = self._reader.failure or Failure(FailureKind.UNAVAILABLE)
                 raise AttemptFailed(failure, error) from None
 
@@ -157,8 +192,11 @@ class StreamedAnswer(Answer):
         """What goes to the caller next, perhaps nothing; notices the end.
 
         Raises UpstreamUnavailable where the provider broke off or reported an error of its own,
-        UpstreamInvalid where what came is not the protocol.
+        UpstreamRejected where the error is the caller's to read, UpstreamInvalid where what came
+        is not the protocol. What came before the error in one chunk is passed on first.
         """
+        if self._reader.failure is not None:
+            raise self._error_of(self._reader.failure)
         chunk = await self._next_chunk()
         if chunk:
             piece = self._reader.feed(chunk)
@@ -167,9 +205,22 @@ class StreamedAnswer(Answer):
             self.is_complete = self._reader.finished
             if not self.is_complete and self._reader.failure is None:
                 raise _broken_off(timed_out=False)
-        if self._reader.failure is not None:
-            raise UpstreamUnavailable("The provider reported an error in the midst of its answer.")
+        if self._reader.failure is not None and not piece:
+            raise self._error_of(self._reader.failure)
         return piece
+
+    def _error_of(self, failure: Failure) -> CallError:
+        if failure.kind is not FailureKind.REJECTED:
+            return UpstreamUnavailable("The provider reported an error in the midst of its answer.")
+        reader = self._reader
+        if not _may_be_passed_on(reader.failure_body, self._key):
+            return UpstreamRejected(400, None, exceeds_context=failure.exceeds_context)
+        return UpstreamRejected(
+            400,
+            reader.failure_body,
+            exceeds_context=failure.exceeds_context,
+            event=reader.failure_event,
+        )
 
     async def _next_chunk(self) -> bytes:
         try:
@@ -209,14 +260,16 @@ class Calls:
         *,
         on_grant: Callable[[Grant], None],
         on_usage: Callable[[Usage], None],
+        gives_way: bool = False,
     ) -> AsyncIterator[Answer]:
         """Wait, send, and give the answer; settles when the block is left, however it is left.
 
         ``headers`` are the caller's. ``on_grant`` is told of every grant before it is used,
-        ``on_usage`` what a complete answer used where the provider reported it.
+        ``on_usage`` what a complete answer used where the provider reported it. ``gives_way``
+        says that another model can be asked instead, so that an outage is not waited for.
         Raises CallError.
         """
-        answer = await self._answer(unit, call, headers, on_grant)
+        answer = await self._answer(unit, call, headers, on_grant, gives_way=gives_way)
         try:
             yield answer
         except UpstreamUnavailable:
@@ -232,28 +285,40 @@ class Calls:
         call: ParsedCall,
         headers: Mapping[str, str],
         on_grant: Callable[[Grant], None],
+        *,
+        gives_way: bool,
     ) -> Answer:
         """The first good answer, after as many attempts as it takes."""
         dispatcher = self.dispatcher
-        grant = await dispatcher.grant(unit)
+        grant = await dispatcher.grant(unit, gives_way=gives_way)
         while True:
             try:
                 on_grant(grant)
                 return await self._attempt(unit, grant, call, headers)
             except AttemptFailed as failed:
-                requeue = may_retry(failed.failure.kind, grant.attempt)
+                requeue = self._goes_back(failed.failure.kind, unit, grant, gives_way=gives_way)
                 events = _aftermath(failed, unit, grant, requeue=requeue)
                 if not requeue:
                     for event in events:
                         dispatcher.post(event)
                     raise failed.error from None
-                grant = await dispatcher.grant_again(events, unit.unit_id)
+                grant = await dispatcher.grant_again(events, unit, gives_way=gives_way)
             except asyncio.CancelledError:
                 dispatcher.post(Cancelled(unit.unit_id, was_sent=True))
                 raise
             except BaseException:
                 dispatcher.post(Failed(unit.unit_id, requeue=False))
                 raise
+
+    def _goes_back(self, kind: FailureKind, unit: Unit, grant: Grant, *, gives_way: bool) -> bool:
+        """Whether a unit waits again after a failed attempt."""
+        if kind in {FailureKind.AUTH, FailureKind.FATAL}:
+            _log.error("%s: %s", grant.deployment, _OPERATORS[kind])
+            now = self.dispatcher.clock()
+            return self.dispatcher.scheduler.has_other(unit.model, grant.deployment, now)
+        if gives_way and _is_outage(kind, grant.attempt):
+            return False
+        return may_retry(kind, grant.attempt)
 
     async def _attempt(
         self, unit: Unit, grant: Grant, call: ParsedCall, headers: Mapping[str, str]
@@ -275,7 +340,7 @@ class Calls:
             self.dispatcher.post(observed)
         try:
             await _check_status(target, response)
-            answer = await _begin(target.adapter, call, unit, grant, response)
+            answer = await _begin(target, call, unit, grant, response)
         except BaseException as error:
             response.release(is_complete=False)
             if isinstance(error, AttemptFailed) and response.status != 200:
@@ -287,7 +352,7 @@ class Calls:
     async def _send(
         self, target: Target, call: ParsedCall, headers: Mapping[str, str]
     ) -> UpstreamResponse:
-        url = target.base_url + call.endpoint.value.removeprefix("/v1")
+        url = target.adapter.url(target.base_url, call.endpoint, target.model, target.api_version)
         body = target.adapter.upstream_body(call, target.model)
         sent_headers = target.adapter.upstream_headers(headers, target.key)
         try:
@@ -316,6 +381,12 @@ class Calls:
         self._metrics.unit_waited(unit.class_name, answer.grant.wait_seconds)
         if answer.is_complete and answer.reported is not None:
             on_usage(usage)
+
+
+def _is_outage(kind: FailureKind, attempt: int) -> bool:
+    """Whether a failed attempt is reason enough to ask another model, where there is one."""
+    is_lasting = kind in {FailureKind.DAY, FailureKind.TIMED_OUT}
+    return is_lasting or (kind is not FailureKind.RATE and attempt >= ATTEMPTS_BEFORE_ANOTHER)
 
 
 def _aftermath(failed: AttemptFailed, unit: Unit, grant: Grant, *, requeue: bool) -> list[Event]:
@@ -368,7 +439,7 @@ def _caller_error(failure: Failure, status: int, body: bytes | None) -> CallErro
     """What a failure is for the caller, if it is the end."""
     match failure.kind:
         case FailureKind.REJECTED:
-            return UpstreamRejected(status, body)
+            return UpstreamRejected(status, body, exceeds_context=failure.exceeds_context)
         case FailureKind.AUTH:
             return UpstreamAuth(
                 "The provider refused the key of this service. Its operator has to mend that; "
@@ -396,7 +467,7 @@ def _failed(fault: UpstreamFault) -> AttemptFailed:
 
 
 async def _begin(
-    adapter: Adapter, call: ParsedCall, unit: Unit, grant: Grant, response: UpstreamResponse
+    target: Target, call: ParsedCall, unit: Unit, grant: Grant, response: UpstreamResponse
 ) -> Answer:
     """Read a whole answer, or the first piece of a stream. Raises AttemptFailed."""
     if not call.stream:
@@ -405,11 +476,12 @@ async def _begin(
         except UpstreamFault as fault:
             raise _failed(fault) from None
         response.release(is_complete=True)
-        return Answer(unit, grant, body, adapter.usage(call, body))
+        return Answer(unit, grant, body, target.adapter.usage(call, body))
     content_type = response.headers.get("content-type", "")
     if not content_type.startswith("text/event-stream"):
         raise UpstreamInvalid("The provider did not stream although it was asked to.")
-    answer = StreamedAnswer(unit, grant, response, adapter.stream_reader(call))
+    reader = target.adapter.stream_reader(call)
+    answer = StreamedAnswer(unit, grant, response, reader, target.key)
     await answer.begin()
     return answer
 

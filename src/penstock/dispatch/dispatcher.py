@@ -21,6 +21,7 @@ from penstock.errors import (
     NotFound,
     QueueFull,
     RequestTooLargeForLimit,
+    UpstreamUnavailable,
 )
 from penstock.scheduler.events import (
     Cancelled,
@@ -28,13 +29,17 @@ from penstock.scheduler.events import (
     Event,
     Eviction,
     EvictionReason,
+    KeyRefused,
     Limited,
+    Overloaded,
     Refusal,
     RefusalReason,
     Submitted,
 )
 from penstock.scheduler.scheduler import Scheduler
 from penstock.units import Grant, Unit
+
+_TROUBLES = (Overloaded, KeyRefused)
 
 
 class Dispatcher:
@@ -53,6 +58,7 @@ class Dispatcher:
         self._timer_at = 0.0
         self._futures: dict[str, asyncio.Future[Grant]] = {}
         self._broken: asyncio.Future[None] = self._loop.create_future()
+        self._giving_way: dict[str, str] = {}
         self._is_draining = False
         self.grants = RecentCount()
         self.answers_429: dict[str, RecentCount] = {}
@@ -69,8 +75,9 @@ class Dispatcher:
         if isinstance(event, Limited):
             self.answers_429.setdefault(event.deployment, RecentCount()).add(self.clock())
 
-    async def grant(self, unit: Unit) -> Grant:
-        """Wait for permission to send a unit.
+    async def grant(self, unit: Unit, *, gives_way: bool = False) -> Grant:
+        """Wait for permission to send a unit; one that ``gives_way`` does not wait for a model
+        of which every deployment is out.
 
         Raises the refusal or eviction as a CallError. Cancelling the wait takes the unit out
         of the queue, or gives its reservation back where the grant came at the same moment.
@@ -83,14 +90,16 @@ class Dispatcher:
         else:
             self._events.append(Submitted(unit))
             self._decide()
-        return await self._granted(unit.unit_id, future)
+        return await self._granted(unit, future, gives_way=gives_way)
 
-    async def grant_again(self, events: Iterable[Event], unit_id: str) -> Grant:
+    async def grant_again(
+        self, events: Iterable[Event], unit: Unit, *, gives_way: bool = False
+    ) -> Grant:
         """Post what sends a unit back to its place, and wait for its next grant."""
-        future = self._promised(unit_id)
+        future = self._promised(unit.unit_id)
         for event in events:
             self.post(event)
-        return await self._granted(unit_id, future)
+        return await self._granted(unit, future, gives_way=gives_way)
 
     def drain(self) -> None:
         """Take no new units; those that wait and those under way go on."""
@@ -107,15 +116,31 @@ class Dispatcher:
         self._futures[unit_id] = future
         return future
 
-    async def _granted(self, unit_id: str, future: asyncio.Future[Grant]) -> Grant:
+    async def _granted(
+        self, unit: Unit, future: asyncio.Future[Grant], *, gives_way: bool
+    ) -> Grant:
+        unit_id = unit.unit_id
+        if gives_way:
+            self._giving_way[unit_id] = unit.model
         try:
             # A future that is done is not worth a turn of the loop.
             return future.result() if future.done() else await future
-        except (asyncio.CancelledError, Draining):
+        except (asyncio.CancelledError, Draining, UpstreamUnavailable):
             self.post(Cancelled(unit_id))
             raise
         finally:
             del self._futures[unit_id]
+            self._giving_way.pop(unit_id, None)
+
+    def _let_go(self, now: float) -> None:
+        """Tell those who know another model that theirs is out."""
+        is_out = {
+            model: self.scheduler.is_out(model, now) for model in set(self._giving_way.values())
+        }
+        for unit_id, model in self._giving_way.items():
+            if is_out[model]:
+                error = UpstreamUnavailable("Every deployment of this model is out.", status=503)
+                self._fail(unit_id, error)
 
     def _decide(self) -> None:
         """Take what was posted, carry out what is decided, and wake up when it says."""
@@ -132,6 +157,8 @@ class Dispatcher:
             self._broken.set_exception(error)
             return
         self._carry_out(decisions)
+        if self._giving_way and any(isinstance(event, _TROUBLES) for event in events):
+            self._let_go(now)
         self._wake_at(decisions.wake_at, now)
 
     def _wake_at(self, moment: float | None, now: float) -> None:

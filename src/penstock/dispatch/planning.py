@@ -1,13 +1,16 @@
 """From the configuration to what the scheduler and the client need to know.
 
-A public model name is served under one protocol or under several; units wait by protocol and
-name together, because a call in one protocol cannot go to a deployment of the other.
+A public model name is served in one dialect or in several; units wait by dialect and name
+together, because a call in one dialect cannot go to a deployment that does not speak it. Two
+kinds of calls wait apart: a response that continues another goes where that one is kept, so such
+deployments are also served by their own name; and tokens are counted under limits of their own,
+so a deployment that counts has a second, unlimited pool for that.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from penstock.config.model import Config, DeploymentTable, TenantTable
 from penstock.config.secrets import Secrets
@@ -15,14 +18,19 @@ from penstock.dispatch.calls import Target
 from penstock.dispatch.prices import Price
 from penstock.dispatch.upstream import Timeouts
 from penstock.limits.pool import LimitsPlan
+from penstock.providers.base import Endpoint
 from penstock.providers.registry import ADAPTERS
 from penstock.scheduler.plan import ClassPlan, DeploymentPlan, Plan
 from penstock.units import PERIOD_SECONDS, Estimate, LimitName
 
+COUNTING = " count_tokens"
+"""What is added to a deployment's name for the counting of tokens; no configured name has it."""
 
-def queue_name(kind: str, model: str) -> str:
-    """The name under which units for a public model wait: protocol and model."""
-    return f"{kind}/{model}"
+
+def queue_name(dialect: str, model: str, deployment: str | None = None) -> str:
+    """The name under which units for a public model wait, or those for one deployment of it."""
+    name = f"{dialect}/{model}"
+    return name if deployment is None else f"{name} {deployment}"
 
 
 def plan_of(config: Config) -> Plan:
@@ -43,8 +51,9 @@ def plan_of(config: Config) -> Plan:
             for name, table in config.classes.items()
         ),
         deployments=tuple(
-            _deployment_plan(name, table, config.providers[table.provider].kind)
+            plan
             for name, table in config.deployments.items()
+            for plan in _deployment_plans(name, table, config)
         ),
         tenant_weights={name: table.weight for name, table in config.tenants.items()},
         tenant_limits={
@@ -65,13 +74,14 @@ def tenant_limits(table: TenantTable) -> LimitsPlan:
 
 
 def targets_of(config: Config, secrets: Secrets) -> Mapping[str, Target]:
-    """How each deployment is reached."""
+    """How each deployment is reached, also under the name that it counts tokens by."""
     targets = {}
     for name, table in config.deployments.items():
         provider = config.providers[table.provider]
-        targets[name] = Target(
+        targets[name] = targets[name + COUNTING] = Target(
             deployment=name,
-            base_url=_prefix(provider.kind, provider.base_url),
+            base_url=provider.base_url.rstrip("/"),
+            api_version=provider.api_version,
             model=table.model or name,
             adapter=ADAPTERS[provider.kind],
             timeouts=Timeouts(
@@ -92,11 +102,10 @@ def dearest_prices(config: Config, prices: Mapping[str, Price]) -> Mapping[str, 
         price = prices.get(name)
         if price is None:
             continue
-        kind = config.providers[table.provider].kind
-        for model in public_models(name, table):
-            before = found.get(queue_name(kind, model))
+        for model in _queues(name, table, config):
+            before = found.get(model)
             if before is None or before.expected(_TYPICAL) < price.expected(_TYPICAL):
-                found[queue_name(kind, model)] = price
+                found[model] = price
     return found
 
 
@@ -109,28 +118,55 @@ def public_models(name: str, table: DeploymentTable) -> tuple[str, ...]:
     return tuple(table.serves) if table.serves else (table.model or name,)
 
 
-def _deployment_plan(name: str, table: DeploymentTable, kind: str) -> DeploymentPlan:
+def catalogue_of(table: DeploymentTable, kind: str) -> dict[LimitName, float]:
+    """The limits that a provider publishes for everybody; none beside those that are configured."""
+    if table.pool is not None or any(
+        getattr(table, limit.value) is not None for limit in LimitName
+    ):
+        return {}
+    return ADAPTERS[kind].catalogue(table.model or "")
+
+
+def _queues(name: str, table: DeploymentTable, config: Config) -> tuple[str, ...]:
+    """The names that units of a deployment wait under, those that count tokens left out."""
+    adapter = ADAPTERS[config.providers[table.provider].kind]
+    counted, responses = Endpoint.COUNT_TOKENS.dialect, Endpoint.RESPONSES.dialect
+    # The wire's own dialect first: it is the one that a deployment is known by.
+    others = {endpoint.dialect for endpoint in adapter.endpoints} - {adapter.wire, counted}
+    models = public_models(name, table)
+    queues = [queue_name(one, model) for one in (adapter.wire, *sorted(others)) for model in models]
+    if responses in others:
+        queues += [queue_name(responses, model, name) for model in models]
+    return tuple(queues)
+
+
+def _deployment_plans(
+    name: str, table: DeploymentTable, config: Config
+) -> Iterator[DeploymentPlan]:
+    kind = config.providers[table.provider].kind
+    adapter = ADAPTERS[kind]
     rates = {limit: getattr(table, limit.value) for limit in PERIOD_SECONDS}
-    return DeploymentPlan(
+    published = catalogue_of(table, kind)
+    rates |= {limit: rate for limit, rate in published.items() if limit in PERIOD_SECONDS}
+    slots = published.get(LimitName.CONCURRENCY)
+    yield DeploymentPlan(
         name=name,
-        models=tuple(queue_name(kind, model) for model in public_models(name, table)),
+        models=_queues(name, table, config),
         limits=LimitsPlan(
             rates={LimitName(limit): rate for limit, rate in rates.items() if rate is not None},
-            concurrency=table.concurrency,
+            concurrency=table.concurrency if slots is None else int(slots),
             burst_seconds=table.burst_seconds,
             algorithm=table.algorithm,
             request_window_seconds=table.request_window_seconds,
         ),
         pool=table.pool,
-        charge=ADAPTERS[kind].charge,
+        charge=adapter.charge,
     )
-
-
-def _prefix(kind: str, base_url: str) -> str:
-    """What stands before an endpoint's path behind its ``/v1``.
-
-    ``base_url`` is given as each SDK takes it: OpenAI's ends where the calls begin
-    (``https://host/v1``), Anthropic's before its ``/v1``.
-    """
-    trimmed = base_url.rstrip("/")
-    return f"{trimmed}/v1" if kind == "anthropic" else trimmed
+    if Endpoint.COUNT_TOKENS in adapter.endpoints:
+        counted = Endpoint.COUNT_TOKENS.dialect
+        yield DeploymentPlan(
+            name=name + COUNTING,
+            models=tuple(queue_name(counted, model) for model in public_models(name, table)),
+            charge=adapter.charge,
+            pool=None if table.pool is None else table.pool + COUNTING,
+        )

@@ -77,7 +77,14 @@ class Account:
         self._reservation: Reservation | None = None
 
     def submit(self, unit: Unit, model: str, caller: Caller) -> None:
-        """The call is a unit now, for a model that is served. Raises BudgetExceeded."""
+        """The call is a unit now, for a model that is served. Raises BudgetExceeded.
+
+        Called again where another model is asked instead: what was set aside for the first one
+        is given back.
+        """
+        if self._reservation is not None:
+            self._accounts.budgets.release(self._reservation)
+            self._reservation = None
         row, estimate = self.row, unit.estimate
         row.tenant, row.key_id = unit.tenant, caller.principal.key_id
         row.class_name, row.model = unit.class_name, model
@@ -102,7 +109,7 @@ class Account:
     def granted(self, grant: Grant) -> None:
         """It may be sent now."""
         row = self.row
-        row.deployment, row.attempts = grant.deployment, grant.attempt
+        row.deployment, row.attempts = grant.deployment.partition(" ")[0], grant.attempt
         row.wait_seconds = grant.wait_seconds
         self._granted_at = grant.granted_at
 

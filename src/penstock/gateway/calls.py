@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Protocol
 
@@ -12,8 +12,10 @@ import msgspec
 from penstock.config.model import ClassTable
 from penstock.dispatch.calls import Answer, Calls
 from penstock.dispatch.planning import queue_name
-from penstock.errors import CallError, InternalError, NotFound
+from penstock.errors import CallError, InternalError, NotFound, NotServed, UpstreamRejected
 from penstock.gateway.accounts import Account, Accounts
+from penstock.gateway.fallbacks import Fallbacks, leads_on
+from penstock.gateway.kept import KeptResponses, pinned_model
 from penstock.gateway.large_bodies import LargeBodies
 from penstock.gateway.who import Caller, caller_of, check_model
 from penstock.http.auth import Principal
@@ -21,14 +23,26 @@ from penstock.http.door import Desk, ErrorShape, while_connected
 from penstock.http.error_body import document
 from penstock.http.exchange import Exchange
 from penstock.http.sse import event
-from penstock.http.urgency import urgency
-from penstock.providers.base import Adapter, Endpoint, ParsedCall
-from penstock.providers.estimate import Estimator
-from penstock.providers.registry import ADAPTERS
-from penstock.units import Estimate, Grant, Outcome, RunPlace, Unit, Usage
+from penstock.http.urgency import Urgency, urgency
+from penstock.providers import responses
+from penstock.providers.base import Endpoint, ParsedCall
+from penstock.providers.estimate import Estimator, Forecast
+from penstock.providers.registry import READERS
+from penstock.units import Grant, Outcome, RunPlace, Unit, Usage
 
 STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
-ADAPTER_OF = {endpoint: adapter for adapter in ADAPTERS.values() for endpoint in adapter.endpoints}
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """A call that may be made: who makes it, how urgent it is, when it came."""
+
+    call: ParsedCall
+    caller: Caller
+    forecast: Forecast
+    wish: Urgency
+    arrived_at: float
+    request_id: str
+    account: Account
 
 
 class ChainModels(Protocol):
@@ -59,6 +73,8 @@ class GatewayCalls:
     ) -> None:
         self._chains = chains
         self.classes = classes
+        self.fallbacks = Fallbacks(calls.dispatcher.scheduler, {})
+        self.kept = KeptResponses()
         self._calls = calls
         self._estimator = estimator
         self._desk = desk
@@ -76,58 +92,41 @@ class GatewayCalls:
         account = self._accounts.open(exchange, exchange.principal)
         authenticator = self._desk.authenticator
         caller = caller_of(exchange.principal, exchange.headers, authenticator, self._run_key)
-        adapter = ADAPTER_OF[endpoint]
         body = await exchange.body()
-        call = await self._large.run(body, partial(adapter.parse, endpoint, body))
+        call = await self._large.run(body, partial(READERS[endpoint].parse, endpoint, body))
         if self._chains and endpoint is Endpoint.CHAT and call.model.startswith(CHAIN_PREFIX):
             exchange.at_end = None  # a run is no call; those that it makes leave rows
             return await self._chains.complete(exchange, call)
         check_model(caller.principal, call.model)
-        self._check_served(adapter, call)
+        self._check_served(call)
+        if call.background:
+            raise NotServed("'background' is not served yet.", param="background")
         forecast = await self._large.run(
             body, partial(self._estimator.estimate, call, caller.route)
         )
-        unit = self._unit(exchange, caller, call, forecast, arrived_at)
-        _note_caller(exchange, caller, unit)
-        account.submit(unit, call.model, caller)
-        learn = partial(self._estimator.learn, call, caller.route, forecast)
+        wish = self._wish(exchange, caller, call, arrived_at)
+        asked = Asked(call, caller, forecast, wish, arrived_at, exchange.request_id, account)
+        _note_caller(exchange, asked)
+        return await self._answered(exchange, asked)
+
+    async def _answered(self, exchange: Exchange, asked: Asked) -> Outcome:
+        """Send what may be sent, and pass the answer on."""
+        begun: list[Answer] = []
         # What ends the answer stays outside: having all of it looks like a hang-up from inside.
         try:
-            whole = await while_connected(
-                exchange, self._pass_on(exchange, call, unit, learn, account)
-            )
+            whole = await while_connected(exchange, self._pass_on(exchange, asked, begun))
         except CallError as error:
             if not exchange.started:
                 raise
-            return await _end_late(exchange, error, adapter.kind)
+            return await _end_late(exchange, error, asked.call.endpoint, begun[-1])
         if whole is not None:
             await exchange.respond(200, whole)
         else:
             await exchange.finish()
         return Outcome.SUCCESS
 
-    def _check_served(self, adapter: Adapter, call: ParsedCall) -> None:
-        serves = self._calls.dispatcher.scheduler.serves
-        if serves(queue_name(adapter.kind, call.model)):
-            return
-        for other in ADAPTERS.values():
-            if serves(queue_name(other.kind, call.model)):
-                paths = ", ".join(sorted(other.endpoints))
-                raise NotFound(
-                    f"This model speaks another protocol: it is served at {paths}.",
-                    param="model",
-                    code="model_not_found",
-                )
-        raise NotFound(
-            "No deployment serves this model. GET /v1/models lists those that are served.",
-            param="model",
-            code="model_not_found",
-        )
-
-    def _unit(
-        self, exchange: Exchange, caller: Caller, call: ParsedCall, estimate: Estimate, now: float
-    ) -> Unit:
-        wish = urgency(
+    def _wish(self, exchange: Exchange, caller: Caller, call: ParsedCall, now: float) -> Urgency:
+        return urgency(
             caller.principal,
             exchange.headers,
             self.classes,
@@ -135,85 +134,175 @@ class GatewayCalls:
             priority=call.priority,
             service_tier=call.service_tier,
         )
-        deadline, run = wish.deadline, caller.run
+
+    def _check_served(self, call: ParsedCall) -> None:
+        serves = self._calls.dispatcher.scheduler.serves
+        if serves(queue_name(call.endpoint.dialect, call.model)):
+            return
+        paths = [path for path in Endpoint if serves(queue_name(path.dialect, call.model))]
+        if paths:
+            raise NotFound(
+                f"This model is not served at {call.endpoint.value}, but at "
+                f"{', '.join(sorted(paths))}.",
+                param="model",
+                code="model_not_found",
+            )
+        raise NotFound(
+            "No deployment serves this model. GET /v1/models lists those that are served.",
+            param="model",
+            code="model_not_found",
+        )
+
+    def _unit(self, asked: Asked, model: str) -> Unit:
+        """The unit that waits under a queue's name."""
+        caller, deadline, run = asked.caller, asked.wish.deadline, asked.caller.run
         # The caller's request id may come twice; a unit's must not.
-        unit_id = f"{exchange.request_id}-{next(self._numbers)}"
-        place = RunPlace(unit_id, now)
+        unit_id = f"{asked.request_id}-{next(self._numbers)}"
+        place = RunPlace(unit_id, asked.arrived_at)
+        affinity = asked.call.cache_key
+        if affinity is not None:
+            affinity = f"{caller.principal.tenant}/{affinity}"
         if run is not None:
             place = RunPlace(run.run_id, run.arrival, run.step)
+            affinity = affinity or run.run_id
             if run.deadline is not None:
                 deadline = min(run.deadline, deadline) if deadline is not None else run.deadline
         return Unit(
             unit_id=unit_id,
-            model=queue_name(ADAPTER_OF[call.endpoint].kind, call.model),
+            model=model,
             tenant=caller.principal.tenant,
-            class_name=wish.class_name,
-            estimate=estimate,
+            class_name=asked.wish.class_name,
+            estimate=asked.forecast,
             place=place,
             deadline=deadline,
-            affinity=None if run is None else run.run_id,
+            affinity=affinity,
         )
 
-    async def _pass_on(
+    async def _pass_on(self, exchange: Exchange, asked: Asked, begun: list[Answer]) -> bytes | None:
+        """The answer of the first model that gives one; see ``_pass_on_from``."""
+        call, principal = asked.call, asked.caller.principal
+        kept = self.kept.find(principal.tenant, call.previous_response_id)
+        if kept is not None:
+            call = msgspec.structs.replace(call, previous_response_id=kept.upstream_id)
+            pinned = pinned_model(self._calls.dispatcher.scheduler, call.model, kept.deployment)
+            return await self._pass_on_from(exchange, asked, call, pinned, begun)
+        first_error: CallError | None = None
+        models = self.fallbacks.candidates(call, principal, self._clock())
+        for number, model in enumerate(models, start=1):
+            queue = queue_name(call.endpoint.dialect, model)
+            has_more = number < len(models)
+            try:
+                return await self._pass_on_from(
+                    exchange, asked, call, queue, begun, gives_way=has_more
+                )
+            except CallError as error:
+                # What the model that was asked for said tells a caller most.
+                first_error = first_error or error
+                if exchange.started:
+                    raise
+                if not has_more or not leads_on(error):
+                    raise first_error from None
+                exchange.facts["fallback_after"] = error.code
+        raise InternalError("a call had no model to go to")
+
+    async def _pass_on_from(
         self,
         exchange: Exchange,
+        asked: Asked,
         call: ParsedCall,
-        unit: Unit,
-        learn: Callable[[Usage], None],
-        account: Account,
+        queue: str,
+        begun: list[Answer],
+        *,
+        gives_way: bool = False,
     ) -> bytes | None:
         """A whole answer's body; a stream is passed on up to its end, and gives None."""
 
         def note_grant(grant: Grant) -> None:
             exchange.outcome_if_gone = Outcome.CANCELLED_SENT
             _note_grant(exchange, grant)
-            account.granted(grant)
+            asked.account.granted(grant)
 
-        opened = self._calls.open(unit, call, exchange.headers, on_grant=note_grant, on_usage=learn)
+        def learn(usage: Usage) -> None:
+            answered = call if model == call.model else msgspec.structs.replace(call, model=model)
+            self._estimator.learn(answered, asked.caller.route, asked.forecast, usage)
+
+        model = queue.partition("/")[2].partition(" ")[0]
+        unit = self._unit(asked, queue)
+        asked.account.submit(unit, model, asked.caller)
+        exchange.facts["model"] = queue.partition(" ")[0]
+        opened = self._calls.open(
+            unit,
+            call,
+            exchange.headers,
+            on_grant=note_grant,
+            on_usage=learn,
+            gives_way=gives_way,
+        )
         async with opened as answer:
+            begun.append(answer)
+            exchange.response_headers["penstock-model"] = model
             _note_times(exchange, answer, self._clock())
             if answer.body is not None:
-                _note_usage(exchange, answer)
-                account.used(answer.usage)
+                _note_usage(exchange, asked, answer)
+                self._keep(asked, answer)
                 return answer.body
+            self._keep(asked, answer)
             exchange.response_headers.update(STREAM_HEADERS)
             await exchange.start(200, "text/event-stream")
             try:
                 async for piece in answer.chunks():
                     await exchange.write(piece)
             finally:
-                _note_usage(exchange, answer)
-                account.used(answer.usage)
+                _note_usage(exchange, asked, answer)
         return None
 
+    def _keep(self, asked: Asked, answer: Answer) -> None:
+        """Remember whose response this is: a later one may continue it."""
+        if asked.call.endpoint is not Endpoint.RESPONSES:
+            return
+        named = answer.response_id
+        if answer.body is not None:
+            named = responses.response_id(answer.body)
+        if named is not None:
+            self.kept.keep(asked.caller.principal.tenant, named, answer.grant.deployment)
 
-async def _end_late(exchange: Exchange, error: CallError, kind: str) -> Outcome:
+
+async def _end_late(
+    exchange: Exchange, error: CallError, endpoint: Endpoint, answer: Answer
+) -> Outcome:
     """End a stream that began well with the protocol's own error: never with its good end."""
     exchange.facts["error"] = error.code
-    await exchange.write(_late_error(error, kind, exchange.request_id))
+    await exchange.write(_late_error(error, endpoint, exchange.request_id, answer))
     await exchange.finish()
     return error.outcome
 
 
-def _late_error(error: CallError, kind: str, request_id: str) -> bytes:
+def _late_error(error: CallError, endpoint: Endpoint, request_id: str, answer: Answer) -> bytes:
     """An error in a stream that began well, as each protocol says it."""
-    if kind == "anthropic":
+    if isinstance(error, UpstreamRejected) and error.event:
+        return error.event
+    if endpoint is Endpoint.RESPONSES:
+        return responses.failed_event(
+            answer.response_id, answer.events_seen, error.code, error.message
+        )
+    if READERS[endpoint].wire == "anthropic":
         body = document(error, ErrorShape.ANTHROPIC, request_id)
         return event("error", msgspec.json.encode(body))
     body = document(error, ErrorShape.OPENAI, request_id)
     return event(None, msgspec.json.encode(body))
 
 
-def _note_caller(exchange: Exchange, caller: Caller, unit: Unit) -> None:
-    exchange.facts.update({"class": unit.class_name, "tenant": unit.tenant, "model": unit.model})
-    exchange.response_headers["penstock-class"] = unit.class_name
-    if caller.run is not None:
-        run = caller.run
+def _note_caller(exchange: Exchange, asked: Asked) -> None:
+    class_name, tenant = asked.wish.class_name, asked.caller.principal.tenant
+    exchange.facts.update({"class": class_name, "tenant": tenant})
+    exchange.response_headers["penstock-class"] = class_name
+    if asked.caller.run is not None:
+        run = asked.caller.run
         exchange.facts.update({"run": run.run_id, "chain": run.chain, "step": run.step})
 
 
 def _note_grant(exchange: Exchange, grant: Grant) -> None:
-    exchange.facts["deployment"] = grant.deployment
+    exchange.facts["deployment"] = grant.deployment.partition(" ")[0]
     exchange.facts["wait_ms"] = round(grant.wait_seconds * 1000)
     exchange.facts["attempt"] = grant.attempt
     if grant.causes:
@@ -228,12 +317,13 @@ def _note_times(exchange: Exchange, answer: Answer, now: float) -> None:
     queue_ms = grant.wait_seconds * 1000
     upstream_ms = (now - grant.granted_at) * 1000
     headers = exchange.response_headers
-    headers["penstock-deployment"] = grant.deployment
+    headers["penstock-deployment"] = grant.deployment.partition(" ")[0]
     headers["penstock-wait-ms"] = f"{queue_ms:.0f}"
     headers["server-timing"] = f"queue;dur={queue_ms:.1f}, upstream;dur={upstream_ms:.1f}"
 
 
-def _note_usage(exchange: Exchange, answer: Answer) -> None:
+def _note_usage(exchange: Exchange, asked: Asked, answer: Answer) -> None:
     usage = answer.usage
+    asked.account.used(usage)
     exchange.facts["tokens_input"] = usage.tokens_input
     exchange.facts["tokens_output"] = usage.tokens_output

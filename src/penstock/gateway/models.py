@@ -15,13 +15,14 @@ from penstock.gateway.calls import ChainModels
 from penstock.http.auth import Principal
 from penstock.http.error_body import ErrorShape, shape_for
 from penstock.http.exchange import Exchange
+from penstock.providers.registry import ADAPTERS
 from penstock.units import Outcome
 
 OWNER = "penstock"
 
 
 class ModelList:
-    """The public models by protocol kind; ``models`` is replaced on a reload.
+    """The public models by protocol; ``models`` is replaced on a reload.
 
     ``since`` is Unix time: clients expect a creation date, and this is the service's.
     """
@@ -76,13 +77,13 @@ class ModelList:
         return {"type": "model", "id": name, "display_name": name, "created_at": created_at}
 
 
-def models_by_kind(config: Config) -> Mapping[str, frozenset[str]]:
-    """The public model names of a configuration, by protocol kind."""
+def models_by_wire(config: Config) -> Mapping[str, frozenset[str]]:
+    """The public model names of a configuration, by the protocol that they are served in."""
     found: dict[str, set[str]] = {}
     for name, table in config.deployments.items():
-        kind = config.providers[table.provider].kind
-        found.setdefault(kind, set()).update(public_models(name, table))
-    return {kind: frozenset(names) for kind, names in found.items()}
+        wire = ADAPTERS[config.providers[table.provider].kind].wire
+        found.setdefault(wire, set()).update(public_models(name, table))
+    return {wire: frozenset(names) for wire, names in found.items()}
 
 
 def _scoped(served: frozenset[str], principal: Principal) -> frozenset[str]:

@@ -17,9 +17,15 @@ from penstock.units import Outcome
 
 OPENAI_PREFIXES = ("", "/openai")
 ANTHROPIC_PREFIXES = ("", "/anthropic")
+OPENAI_ENDPOINTS = (
+    Endpoint.CHAT,
+    Endpoint.COMPLETIONS,
+    Endpoint.EMBEDDINGS,
+    Endpoint.RESPONSES,
+)
+ANTHROPIC_ENDPOINTS = (Endpoint.MESSAGES, Endpoint.COUNT_TOKENS)
 NOT_SERVED_OPENAI = (
-    "/v1/responses",
-    "/v1/completions",
+    "/v1/conversations",
     "/v1/files",
     "/v1/batches",
     "/v1/images/generations",
@@ -27,7 +33,7 @@ NOT_SERVED_OPENAI = (
     "/v1/audio/transcriptions",
     "/v1/moderations",
 )
-NOT_SERVED_ANTHROPIC = ("/v1/messages/count_tokens", "/v1/messages/batches")
+NOT_SERVED_ANTHROPIC = ("/v1/messages/batches",)
 
 
 def gateway_routes(
@@ -45,12 +51,13 @@ def gateway_routes(
     openai, anthropic = ErrorShape.OPENAI, ErrorShape.ANTHROPIC
     routes = []
     for prefix in OPENAI_PREFIXES:
-        for endpoint in (Endpoint.CHAT, Endpoint.EMBEDDINGS):
+        for endpoint in OPENAI_ENDPOINTS:
             routes.append(route(prefix + endpoint, call(endpoint), openai))
         for path in NOT_SERVED_OPENAI:
             routes.append(route(prefix + path, _not_served(path), openai))
     for prefix in ANTHROPIC_PREFIXES:
-        routes.append(route(prefix + Endpoint.MESSAGES, call(Endpoint.MESSAGES), anthropic))
+        for endpoint in ANTHROPIC_ENDPOINTS:
+            routes.append(route(prefix + endpoint, call(endpoint), anthropic))
         for path in NOT_SERVED_ANTHROPIC:
             routes.append(route(prefix + path, _not_served(path), anthropic))
     for prefix in ("", "/openai", "/anthropic"):

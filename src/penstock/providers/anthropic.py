@@ -1,4 +1,4 @@
-"""Anthropic's wire: messages.
+"""Anthropic's wire: messages, and the counting of their tokens.
 
 Charge model (Anthropic's page on rate limits, read 2026-10): token buckets, refilled
 continuously. Input tokens per minute are estimated at the start and put right during the
@@ -12,6 +12,10 @@ where the two real ones are missing.
 A 429 means a rate limit (with ``retry-after``), an acceleration limit (no limit is exhausted)
 or, without ``retry-after``, a spend cap: waiting does not help against that. 529 is overload.
 Inside a stream an error comes as ``event: error`` after a 200.
+
+``count_tokens`` costs nothing and has requests per minute of its own ("Token counting and message
+creation have separate and independent rate limits"; docs.anthropic.com, "Token counting", read
+2026-11): such calls wait in a pool of their own, which learns that limit.
 """
 
 from __future__ import annotations
@@ -37,6 +41,7 @@ from penstock.providers.failures import (
     ErrorText,
     classify_rate,
     classify_status,
+    exceeds_context,
     is_zero_limit,
     read_error,
 )
@@ -55,7 +60,16 @@ from penstock.units import ChargeModel, LimitName, LimitReading, Usage
 VERSION_DEFAULT = "2023-06-01"
 
 _CONTROL = frozenset(
-    {"model", "messages", "stream", "max_tokens", "priority", "service_tier", "metadata"}
+    {
+        "model",
+        "messages",
+        "stream",
+        "max_tokens",
+        "priority",
+        "service_tier",
+        "metadata",
+        "disable_fallbacks",
+    }
 )
 _VERSION = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 _BETA = re.compile(r"[a-z0-9][a-z0-9.-]{0,63}(?:, ?[a-z0-9][a-z0-9.-]{0,63}){0,31}")
@@ -97,6 +111,10 @@ class _Answer(msgspec.Struct):
     usage: msgspec.Raw = msgspec.Raw()
 
 
+class _Counted(msgspec.Struct):
+    input_tokens: _COUNT
+
+
 class _StartedMessage(msgspec.Struct):
     usage: msgspec.Raw = msgspec.Raw()
 
@@ -110,6 +128,7 @@ class _StreamEvent(msgspec.Struct):
 _METADATA = msgspec.json.Decoder(_Metadata | None)
 _USAGE = msgspec.json.Decoder(_UsageWire | None)
 _ANSWER = msgspec.json.Decoder(_Answer)
+_COUNTED = msgspec.json.Decoder(_Counted)
 _STREAM_EVENT = msgspec.json.Decoder(_StreamEvent)
 
 
@@ -117,20 +136,39 @@ class AnthropicAdapter:
     """The kind "anthropic". Keeps nothing between calls."""
 
     kind: str = "anthropic"
-    endpoints: frozenset[Endpoint] = frozenset({Endpoint.MESSAGES})
+    wire: str = "anthropic"
+    endpoints: frozenset[Endpoint] = frozenset({Endpoint.MESSAGES, Endpoint.COUNT_TOKENS})
     charge: ChargeModel = ChargeModel(
         output_at_admission="none", settles_input=True, cached_input_is_free=True
     )
+
+    def catalogue(
+        self,
+        model: str,  # noqa: ARG002 - the contract; limits here depend on the account
+    ) -> dict[LimitName, float]:
+        """Nothing: what an account may use depends on its tier."""
+        return {}
+
+    def url(
+        self,
+        base_url: str,
+        endpoint: Endpoint,
+        model: str,  # noqa: ARG002 - the contract; the model stands in the body
+        version: str | None,  # noqa: ARG002 - the contract; Azure's
+    ) -> str:
+        """Where to send a call; ``base_url`` ends before ``/v1``, as Anthropic's SDK takes it."""
+        return base_url + endpoint.value
 
     def parse(self, endpoint: Endpoint, body: bytes) -> ParsedCall:
         """Read the control fields. Raises InvalidRequest naming the field and the rule."""
         fields = split_fields(body, _CONTROL)
         model = control.read_model(fields)
         require_kind(fields, "messages", b"[", "an array of messages")
+        is_counted = endpoint is Endpoint.COUNT_TOKENS
         return ParsedCall(
             endpoint=endpoint,
             model=model,
-            stream=control.read_flag(fields, "stream"),
+            stream=control.read_flag(fields, "stream") and not is_counted,
             body=body,
             fields=fields,
             tokens_output_max=control.read_tokens(fields, "max_tokens"),
@@ -138,6 +176,7 @@ class AnthropicAdapter:
             priority=control.read_priority(fields),
             service_tier=control.read_service_tier(fields),
             sub_tenant=_sub_tenant(fields),
+            fallbacks=not control.read_flag(fields, "disable_fallbacks"),
         )
 
     def upstream_body(self, call: ParsedCall, model: str) -> bytes:
@@ -161,15 +200,14 @@ class AnthropicAdapter:
             built["x-api-key"] = key
         return built
 
-    def usage(
-        self,
-        call: ParsedCall,  # noqa: ARG002 - the contract; this kind has one endpoint
-        body: bytes,
-    ) -> Usage | None:
+    def usage(self, call: ParsedCall, body: bytes) -> Usage | None:
         """What a whole answer reports. Raises UpstreamInvalid for an answer that is none."""
         try:
             if not body.isascii():
                 body.decode()
+            if call.endpoint is Endpoint.COUNT_TOKENS:
+                _COUNTED.decode(body)
+                return None  # what was counted was not used
             answer = _ANSWER.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise _no_message() from None
@@ -303,14 +341,15 @@ def _read_limit(
 
 
 def _classify(status: int, headers: Mapping[str, str], error: ErrorText) -> Failure:
-    if _NO_CREDIT in error.message:
+    if _NO_CREDIT in error.message or (status == 429 and is_zero_limit(error)):
         return Failure(FailureKind.FATAL)
     if error.type == "overloaded_error":
         return Failure(FailureKind.OVERLOADED, retry_after_seconds(headers))
     if status != 429:
-        return classify_status(status, headers, error)
-    if is_zero_limit(error):
-        return Failure(FailureKind.FATAL)
+        failure = classify_status(status, headers, error)
+        if failure.kind is FailureKind.REJECTED and exceeds_context(error):
+            return Failure(FailureKind.REJECTED, exceeds_context=True)
+        return failure
     # Without retry-after and without a word of money it may be any proxy's 429: wait.
     if retry_after_seconds(headers) is None and _SPENT.search(error.message):
         return Failure(FailureKind.FATAL)

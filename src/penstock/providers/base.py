@@ -19,8 +19,26 @@ class Endpoint(StrEnum):
     """The calls that are served, by the path that both caller and provider know them under."""
 
     CHAT = "/v1/chat/completions"
+    COMPLETIONS = "/v1/completions"
     EMBEDDINGS = "/v1/embeddings"
+    RESPONSES = "/v1/responses"
     MESSAGES = "/v1/messages"
+    COUNT_TOKENS = "/v1/messages/count_tokens"
+
+    @property
+    def dialect(self) -> str:
+        """What a provider speaks or does not: calls of one dialect go to the same deployments."""
+        return _DIALECTS[self]
+
+
+_DIALECTS = {
+    Endpoint.CHAT: "openai",
+    Endpoint.EMBEDDINGS: "openai",
+    Endpoint.COMPLETIONS: "completions",
+    Endpoint.RESPONSES: "responses",
+    Endpoint.MESSAGES: "anthropic",
+    Endpoint.COUNT_TOKENS: "count_tokens",
+}
 
 
 class ParsedCall(msgspec.Struct, frozen=True):
@@ -28,7 +46,9 @@ class ParsedCall(msgspec.Struct, frozen=True):
 
     ``fields`` holds each top-level field as raw JSON, in the caller's order; ``body`` is the
     request as it came. ``priority`` and ``service_tier`` are the caller's wishes for a class,
-    ``sub_tenant`` whom it names as its own user.
+    ``sub_tenant`` whom it names as its own user, ``cache_key`` which of its calls share a
+    prompt. ``background`` and ``previous_response_id`` belong to ``/v1/responses``;
+    ``fallbacks`` is false where the caller wants this model or none.
     """
 
     endpoint: Endpoint
@@ -42,6 +62,10 @@ class ParsedCall(msgspec.Struct, frozen=True):
     priority: int | None = None
     service_tier: str | None = None
     sub_tenant: str | None = None
+    cache_key: str | None = None
+    background: bool = False
+    previous_response_id: str | None = None
+    fallbacks: bool = True
 
 
 class FailureKind(StrEnum):
@@ -63,6 +87,7 @@ class Failure(msgspec.Struct, frozen=True):
     kind: FailureKind
     retry_after_seconds: float | None = None
     limit: LimitName | None = None  # the limit that the provider named, if it named one
+    exceeds_context: bool = False  # rejected because the model's context is too small for it
 
 
 class StreamReader(Protocol):
@@ -92,6 +117,18 @@ class StreamReader(Protocol):
     def failure_event(self) -> bytes:
         """That error's event as it came, for a failure that is the caller's to read."""
 
+    @property
+    def failure_body(self) -> bytes:
+        """The same as the body of an answer that has not begun."""
+
+    @property
+    def response_id(self) -> str | None:
+        """The id of a response that the provider may keep; None in other protocols."""
+
+    @property
+    def events_seen(self) -> int:
+        """How many events have passed: the next one's ``sequence_number``."""
+
     def feed(self, chunk: bytes) -> bytes:
         """Take what came, give what goes to the caller; may hold back a part of an event.
 
@@ -107,11 +144,22 @@ class StreamReader(Protocol):
 
 
 class Adapter(Protocol):
-    """One provider kind."""
+    """One provider kind.
+
+    ``wire`` is the protocol whose shape it speaks ("openai" or "anthropic"); ``catalogue`` holds
+    limits that the provider publishes for everybody, by the beginning or end of a model's name.
+    """
 
     kind: str
+    wire: str
     endpoints: frozenset[Endpoint]
     charge: ChargeModel
+
+    def catalogue(self, model: str) -> dict[LimitName, float]:
+        """The limits that the provider publishes for every account; empty where it does not."""
+
+    def url(self, base_url: str, endpoint: Endpoint, model: str, version: str | None) -> str:
+        """Where to send a call. ``base_url`` has no slash at its end; ``version`` is Azure's."""
 
     def parse(self, endpoint: Endpoint, body: bytes) -> ParsedCall:
         """Read the control fields. Raises InvalidRequest naming the field and the rule."""

@@ -34,9 +34,10 @@ _SERVICE_TIER = msgspec.json.Decoder(
 )
 _SUB_TENANT = msgspec.json.Decoder(Annotated[str, Meta(max_length=SUB_TENANT_LENGTH_MAX)] | None)
 
-OURS = ("priority", "service_tier")
+OURS = ("priority", "service_tier", "disable_fallbacks", "background")
 """Fields that speak to us alone. ``service_tier`` is a price as well as a wish: until a
-deployment can be configured to allow it, no caller spends the operator's money with it."""
+deployment can be configured to allow it, no caller spends the operator's money with it.
+``disable_fallbacks`` is LiteLLM's word; ``background`` is done here."""
 
 
 def read_model(fields: Mapping[str, msgspec.Raw]) -> str:
@@ -64,10 +65,10 @@ def read_tokens(fields: Mapping[str, msgspec.Raw], name: str) -> int | None:
     return tokens
 
 
-def read_choices(fields: Mapping[str, msgspec.Raw]) -> int:
+def read_choices(fields: Mapping[str, msgspec.Raw], name: str = "n") -> int:
     """How many answers are wanted; absent or null is 1."""
     rule = f"an integer from 1 to {CHOICES_MAX} or null"
-    choices: int | None = read_field(fields, "n", _CHOICES, rule)
+    choices: int | None = read_field(fields, name, _CHOICES, rule)
     return 1 if choices is None else choices
 
 

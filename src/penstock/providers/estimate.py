@@ -46,8 +46,8 @@ _STEP_RATIO_MAX = 8.0
 _CORRECTION_MAX = 50.0
 _TOKENS_MAX = 10**9
 
-_PROMPT_FIELDS = ("messages", "system", "input", "prompt")
-_SCHEMA_FIELDS = ("tools", "functions", "response_format", "output_config", "output_format")
+_PROMPT_FIELDS = ("messages", "system", "input", "instructions", "prompt")
+_SCHEMA_FIELDS = ("tools", "functions", "response_format", "text", "output_config", "output_format")
 _SCHEMA_SHARE = 0.6
 """Providers write a JSON schema out in a shorter form than JSON before a model reads it."""
 _TOKENS_PER_MESSAGE = 4.0
@@ -102,6 +102,8 @@ class Estimator:
 
     def estimate(self, call: ParsedCall, route: str) -> Forecast:
         """What the call is expected to use. ``route`` is its chain's or its tenant's name."""
+        if call.endpoint is Endpoint.COUNT_TOKENS:
+            return Forecast(tokens_input=0, tokens_output=0, tokens_output_max=0)
         known = self._experiences.get((call.model, route)) or _Experience()
         uncorrected = tokens_of_call(call)
         output_max = call.tokens_output_max

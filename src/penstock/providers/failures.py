@@ -33,6 +33,12 @@ _NAMED_LIMITS = (
     (re.compile(r"concurren", re.IGNORECASE), LimitName.CONCURRENCY),
 )
 _PER_DAY = re.compile(r"per[ _-]?day|\bRPD\b|\bTPD\b|daily", re.IGNORECASE)
+_TOO_LONG = re.compile(
+    r"context[ _]length|context window|prompt is too long|too many tokens"
+    r"|exceeds? the maximum number of (?:input )?tokens|too large for model"
+    r"|reduce the length of the (?:messages|prompt|input)",
+    re.IGNORECASE,
+)
 _ZERO_LIMIT = re.compile(r"\blimit:? 0(?![\d.])", re.IGNORECASE)
 
 
@@ -112,6 +118,16 @@ def named_limit(message: str) -> LimitName | None:
         if pattern.search(message):
             return limit
     return None
+
+
+def exceeds_context(error: ErrorText) -> bool:
+    """Whether a refused call was too long for the model: another one may have a larger context.
+
+    OpenAI, Groq and OpenRouter have a code for it, the others only words: Anthropic "prompt is
+    too long", vLLM "maximum context length", Mistral "too large for model", Gemini "exceeds the
+    maximum number of tokens allowed".
+    """
+    return error.code == "context_length_exceeded" or _TOO_LONG.search(error.message) is not None
 
 
 def is_zero_limit(error: ErrorText) -> bool:

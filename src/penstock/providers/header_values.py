@@ -44,7 +44,10 @@ _WAIT_IN_TEXT = re.compile(
 
 def parse_amount(text: str | None) -> float | None:
     """A plain decimal number from 0 to 1e12; None for anything else."""
-    if text is None or not text.isascii() or _NUMBER.fullmatch(text.strip()) is None:
+    if text is None or not text.isascii():
+        return None
+    text = text.strip()
+    if _NUMBER.fullmatch(text) is None:
         return None
     amount = float(text)
     return amount if amount <= AMOUNT_MAX else None

@@ -1,4 +1,7 @@
-"""OpenAI's wire: chat completions and embeddings, and whoever speaks the same.
+"""OpenAI's wire: chat, text completions, embeddings; the base of all who speak the same.
+
+``/v1/responses`` is read in ``responses``; what a provider does differently stands in a module of
+its own (``azure``, ``groq``, ``mistral``, …), as data and a few methods over this adapter.
 
 Charge model (OpenAI's guide on rate limits, read 2026-10): a request is charged at admission
 with the larger of its ``max_tokens`` and an estimate from its character count; failed requests
@@ -8,11 +11,9 @@ limit is *full* again, not until the next call fits. The 429 texts ("tokens per 
 "Please try again in 6ms") are from captured answers; Azure's "exceeded token rate limit …
 Please retry after 6 seconds" likewise.
 
-What others who speak this wire do differently, and what becomes of it: Groq's
-``x-ratelimit-*-requests`` are per *day* (read here as per minute: leave ``rpm`` unset there and
-set ``rpd``); Gemini wraps errors in a list and names a daily quota in ``quotaId`` (read);
-OpenRouter reports errors inside streams with the status as ``code`` (read). The per-project
-``x-ratelimit-*-project-tokens`` are not read: they would be a second limit of one name.
+The per-project ``x-ratelimit-*-project-tokens`` are not read: they would be a second limit of
+one name. Errors are read as all of this family write them (a list around them, a status as their
+``code``), so that a provider behind the general kind is understood, too.
 
 Streams: real OpenAI adds ``"usage": null`` to every chunk and one chunk with empty ``choices``
 and the usage once ``stream_options.include_usage`` is set. Where only we asked, both are taken
@@ -29,7 +30,7 @@ from msgspec import Meta
 
 from penstock import __version__
 from penstock.errors import UpstreamInvalid
-from penstock.providers import control
+from penstock.providers import control, responses
 from penstock.providers.base import (
     Endpoint,
     Failure,
@@ -41,26 +42,27 @@ from penstock.providers.failures import (
     ErrorText,
     classify_rate,
     classify_status,
+    exceeds_context,
     is_zero_limit,
     read_error,
 )
 from penstock.providers.header_values import parse_amount, parse_duration
 from penstock.providers.request import join_fields, read_field, require_kind, split_fields
 from penstock.providers.sse import Event
-from penstock.providers.stream import EventReader, has_items, invalid_event, is_list
+from penstock.providers.stream import Classify, EventReader, has_items, invalid_event, is_list
 from penstock.units import ChargeModel, LimitName, LimitReading, Usage
 
 _CONTROL = frozenset(
     {
-        "model", "messages", "input", "stream", "stream_options", "max_tokens",
-        "max_completion_tokens", "n", "priority", "service_tier", "user", "safety_identifier",
+        "model", "messages", "input", "prompt", "stream", "stream_options", "max_tokens",
+        "max_completion_tokens", "n", "best_of", "priority", "service_tier", "user",
+        "safety_identifier", "prompt_cache_key", "disable_fallbacks",
     }
 )  # fmt: skip
 _NO_QUOTA = frozenset(
     {"insufficient_quota", "billing_not_active", "billing_hard_limit_reached", "access_terminated"}
 )
 _LIMIT_OF_TYPE = {"tokens": LimitName.TPM, "requests": LimitName.RPM}
-_HEADERS_OF_LIMIT = ((LimitName.RPM, "requests"), (LimitName.TPM, "tokens"))
 _STATUS_OF_TYPE = {
     "invalid_request_error": 400,
     "authentication_error": 401,
@@ -117,11 +119,37 @@ class OpenAIAdapter:
     """The kind "openai". Keeps nothing between calls."""
 
     kind: str = "openai"
-    endpoints: frozenset[Endpoint] = frozenset({Endpoint.CHAT, Endpoint.EMBEDDINGS})
+    wire: str = "openai"
+    endpoints: frozenset[Endpoint] = frozenset(
+        {Endpoint.CHAT, Endpoint.COMPLETIONS, Endpoint.EMBEDDINGS, Endpoint.RESPONSES}
+    )
     charge: ChargeModel = ChargeModel(output_at_admission="maximum")
+    limit_headers: tuple[tuple[LimitName, str], ...] = (
+        (LimitName.RPM, "requests"),
+        (LimitName.TPM, "tokens"),
+    )
+
+    def catalogue(
+        self,
+        model: str,  # noqa: ARG002 - the contract; limits here depend on the account
+    ) -> dict[LimitName, float]:
+        """Nothing: what an account may use depends on its tier."""
+        return {}
+
+    def url(
+        self,
+        base_url: str,
+        endpoint: Endpoint,
+        model: str,  # noqa: ARG002 - the contract; the model stands in the body
+        version: str | None,  # noqa: ARG002 - the contract; Azure's
+    ) -> str:
+        """Where to send a call; ``base_url`` ends where the calls begin (``https://host/v1``)."""
+        return base_url + endpoint.value.removeprefix("/v1")
 
     def parse(self, endpoint: Endpoint, body: bytes) -> ParsedCall:
         """Read the control fields. Raises InvalidRequest naming the field and the rule."""
+        if endpoint is Endpoint.RESPONSES:
+            return responses.parse(body)
         fields = split_fields(body, _CONTROL)
         model = control.read_model(fields)
         sub_tenant = control.read_sub_tenant(fields, "safety_identifier")
@@ -135,11 +163,16 @@ class OpenAIAdapter:
             priority=control.read_priority(fields),
             service_tier=control.read_service_tier(fields),
             sub_tenant=sub_tenant or user,
+            cache_key=control.read_sub_tenant(fields, "prompt_cache_key"),
+            fallbacks=not control.read_flag(fields, "disable_fallbacks"),
         )
         if endpoint is Endpoint.EMBEDDINGS:
             require_kind(fields, "input", b'"[', "a string or an array")
             return call
-        require_kind(fields, "messages", b"[", "an array of messages")
+        if endpoint is Endpoint.COMPLETIONS:
+            require_kind(fields, "prompt", b'"[', "a string or an array")
+        else:
+            require_kind(fields, "messages", b"[", "an array of messages")
         options: _StreamOptions | None = read_field(
             fields,
             "stream_options",
@@ -150,14 +183,16 @@ class OpenAIAdapter:
             call,
             stream=control.read_flag(fields, "stream"),
             tokens_output_max=_tokens_output_max(fields),
-            choices=control.read_choices(fields),
+            choices=max(control.read_choices(fields), control.read_choices(fields, "best_of")),
             include_usage=bool(options and options.include_usage),
         )
 
     def upstream_body(self, call: ParsedCall, model: str) -> bytes:
         """The body to send: the same bytes where nothing must change."""
         changed: dict[str, bytes] = {}
-        if call.endpoint is Endpoint.CHAT and call.stream and not call.include_usage:
+        if call.endpoint is Endpoint.RESPONSES:
+            changed |= responses.changes(call)
+        elif call.stream and not call.include_usage:
             changed["stream_options"] = _with_usage(call.fields)
         return control.with_changes(call, model, changed)
 
@@ -174,11 +209,16 @@ class OpenAIAdapter:
             "user-agent": f"penstock/{__version__}",
         }
         if key is not None:
-            built["authorization"] = f"Bearer {key}"
+            built.update(self._key_header(key))
         return built
+
+    def _key_header(self, key: str) -> dict[str, str]:
+        return {"authorization": f"Bearer {key}"}
 
     def usage(self, call: ParsedCall, body: bytes) -> Usage | None:
         """What a whole answer reports. Raises UpstreamInvalid for an answer that is none."""
+        if call.endpoint is Endpoint.RESPONSES:
+            return responses.usage(body)
         answer = _decode_answer(body)
         items = answer.data if call.endpoint is Endpoint.EMBEDDINGS else answer.choices
         if not has_items(items):
@@ -188,7 +228,9 @@ class OpenAIAdapter:
 
     def stream_reader(self, call: ParsedCall) -> StreamReader:
         """A reader for one streamed answer."""
-        return OpenAIStreamReader(hide_usage=not call.include_usage)
+        if call.endpoint is Endpoint.RESPONSES:
+            return responses.ResponsesReader(self.classify_error)
+        return OpenAIStreamReader(self.classify_error, hide_usage=not call.include_usage)
 
     def limit_readings(
         self,
@@ -197,7 +239,7 @@ class OpenAIAdapter:
     ) -> list[LimitReading]:
         """What ``x-ratelimit-*`` says; values of no known form are absent."""
         readings = []
-        for limit, name in _HEADERS_OF_LIMIT:
+        for limit, name in self.limit_headers:
             reading = LimitReading(
                 limit=limit,
                 capacity=parse_amount(headers.get(f"x-ratelimit-limit-{name}")) or None,
@@ -210,7 +252,23 @@ class OpenAIAdapter:
 
     def classify(self, status: int, headers: Mapping[str, str], body: bytes) -> Failure:
         """What an unsuccessful answer means. ``headers`` have lower-case names."""
-        return _classify(status, headers, read_error(body))
+        return self.classify_error(status, headers, read_error(body))
+
+    def classify_error(self, status: int, headers: Mapping[str, str], error: ErrorText) -> Failure:
+        """The same of an error that has been read; status 0: inside a stream."""
+        status = status or _status_in_stream(error)
+        if error.type in _NO_QUOTA or error.code in _NO_QUOTA:
+            return Failure(FailureKind.FATAL)
+        if status != 429:
+            failure = classify_status(status, headers, error)
+            if failure.kind is FailureKind.REJECTED and exceeds_context(error):
+                return Failure(FailureKind.REJECTED, exceeds_context=True)
+            return failure
+        if is_zero_limit(error):
+            return Failure(FailureKind.FATAL)
+        if error.message.startswith("Request too large"):
+            return Failure(FailureKind.REJECTED, exceeds_context=True)
+        return classify_rate(headers, error, _LIMIT_OF_TYPE.get(error.type))
 
 
 class OpenAIStreamReader(EventReader):
@@ -218,8 +276,9 @@ class OpenAIStreamReader(EventReader):
 
     overhead_bytes = 400  # ids, fingerprint, obfuscation: a chunk of one token weighs 150 to 350
 
-    def __init__(self, *, hide_usage: bool) -> None:
+    def __init__(self, classify: Classify, *, hide_usage: bool) -> None:
         super().__init__()
+        self._classify = classify
         self._hide_usage = hide_usage
 
     def _ordinary_deltas(self, ready: bytes) -> int:
@@ -244,7 +303,7 @@ class OpenAIStreamReader(EventReader):
             raise invalid_event() from None
         if _is_given(chunk.error):
             error = read_error(event.data or b"")
-            self._failure = _classify(_status_in_stream(error), {}, error)
+            self._failure = self._classify(0, {}, error)
             return False
         usage = _read_usage(chunk.usage)
         self._usage = usage or self._usage
@@ -311,15 +370,3 @@ def _status_in_stream(error: ErrorText) -> int:
     if error.code.isdecimal() and 400 <= int(error.code) < 600:
         return int(error.code)
     return _STATUS_OF_TYPE.get(error.code) or _STATUS_OF_TYPE.get(error.type, 500)
-
-
-def _classify(status: int, headers: Mapping[str, str], error: ErrorText) -> Failure:
-    if error.type in _NO_QUOTA or error.code in _NO_QUOTA:
-        return Failure(FailureKind.FATAL)
-    if status != 429:
-        return classify_status(status, headers, error)
-    if is_zero_limit(error):
-        return Failure(FailureKind.FATAL)
-    if error.message.startswith("Request too large"):
-        return Failure(FailureKind.REJECTED)
-    return classify_rate(headers, error, _LIMIT_OF_TYPE.get(error.type))

@@ -35,9 +35,13 @@ class Event(NamedTuple):
 class EventBuffer:
     """Gives whole events, holds the part that is not whole yet."""
 
-    __slots__ = ("_held", "_line_start")
+    __slots__ = ("_event_bytes_max", "_held", "_line_bytes_max", "_line_start")
 
-    def __init__(self) -> None:
+    def __init__(
+        self, line_bytes_max: int = LINE_BYTES_MAX, event_bytes_max: int = EVENT_BYTES_MAX
+    ) -> None:
+        self._line_bytes_max = line_bytes_max
+        self._event_bytes_max = event_bytes_max
         self._held = bytearray()
         self._line_start = 0  # where the last, unfinished line begins in what is held
 
@@ -60,8 +64,8 @@ class EventBuffer:
                 self._held.clear()
                 self._line_start = 0
                 self._hold(rest)
-        if len(ready) > LINE_BYTES_MAX:
-            _check_lines(ready)
+        if len(ready) > self._line_bytes_max:
+            self._check_lines(ready)
         self._check_held()
         return ready
 
@@ -79,13 +83,18 @@ class EventBuffer:
         self._held += part
 
     def _check_held(self) -> None:
-        if len(self._held) - self._line_start > LINE_BYTES_MAX:
-            raise _over_line()
-        if len(self._held) > EVENT_BYTES_MAX:
-            raise _over_event()
+        if len(self._held) - self._line_start > self._line_bytes_max:
+            raise _over_line(self._line_bytes_max)
+        if len(self._held) > self._event_bytes_max:
+            raise _over_event(self._event_bytes_max)
+
+    def _check_lines(self, ready: bytes) -> None:
+        if max(map(len, ready.splitlines())) > self._line_bytes_max:
+            raise _over_line(self._line_bytes_max)
+        split_events(ready, self._event_bytes_max)
 
 
-def split_events(ready: bytes) -> list[bytes]:
+def split_events(ready: bytes, event_bytes_max: int = EVENT_BYTES_MAX) -> list[bytes]:
     """Cut whole events apart; each keeps its blank line. Raises UpstreamInvalid over a cap."""
     events: list[bytes] = []
     start = 0
@@ -94,8 +103,8 @@ def split_events(ready: bytes) -> list[bytes]:
         start = blank_line.end()
     if start < len(ready):
         events.append(ready[start:])
-    if any(len(event) > EVENT_BYTES_MAX for event in events):
-        raise _over_event()
+    if any(len(event) > event_bytes_max for event in events):
+        raise _over_event(event_bytes_max)
     return events
 
 
@@ -131,17 +140,9 @@ def _end_of_last_event(buffer: bytes | bytearray, start: int) -> int:
     return end
 
 
-def _check_lines(ready: bytes) -> None:
-    if max(map(len, ready.splitlines())) > LINE_BYTES_MAX:
-        raise _over_line()
-    split_events(ready)
+def _over_line(bytes_max: int) -> UpstreamInvalid:
+    return UpstreamInvalid(f"The provider's stream has a line of more than {bytes_max} bytes.")
 
 
-def _over_line() -> UpstreamInvalid:
-    return UpstreamInvalid(f"The provider's stream has a line of more than {LINE_BYTES_MAX} bytes.")
-
-
-def _over_event() -> UpstreamInvalid:
-    return UpstreamInvalid(
-        f"The provider's stream has an event of more than {EVENT_BYTES_MAX} bytes."
-    )
+def _over_event(bytes_max: int) -> UpstreamInvalid:
+    return UpstreamInvalid(f"The provider's stream has an event of more than {bytes_max} bytes.")

@@ -11,15 +11,28 @@ where nothing was sent, and so that a caller never gets two errors.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
 
 import msgspec
 
 from penstock.errors import UpstreamInvalid
 from penstock.providers.base import Failure
-from penstock.providers.sse import Event, EventBuffer, read_event, split_events
+from penstock.providers.failures import ErrorText
+from penstock.providers.sse import (
+    EVENT_BYTES_MAX,
+    LINE_BYTES_MAX,
+    Event,
+    EventBuffer,
+    read_event,
+    split_events,
+)
 from penstock.units import Usage
 
 BYTES_PER_TOKEN = 4
+
+Classify: TypeAlias = Callable[[int, Mapping[str, str], ErrorText], Failure]
+"""A provider's ``classify_error``: status 0 stands for an error inside a stream."""
 
 _ITEMS = re.compile(rb"\[\s*+[^\s\]]")
 
@@ -32,9 +45,11 @@ class EventReader:
     """
 
     overhead_bytes: int
+    line_bytes_max: int = LINE_BYTES_MAX
+    event_bytes_max: int = EVENT_BYTES_MAX
 
     def __init__(self) -> None:
-        self._buffer = EventBuffer()
+        self._buffer = EventBuffer(self.line_bytes_max, self.event_bytes_max)
         self._begun = False
         self._deltas = 0
         self._delta_bytes = 0
@@ -69,6 +84,21 @@ class EventReader:
         """That error's event as it came: it was not passed on."""
         return self._failure_event
 
+    @property
+    def failure_body(self) -> bytes:
+        """The same as the body of an answer that has not begun."""
+        return read_event(self._failure_event).data or b""
+
+    @property
+    def response_id(self) -> str | None:
+        """Only a response has an id that matters."""
+        return None
+
+    @property
+    def events_seen(self) -> int:
+        """Only the events of a response are numbered."""
+        return 0
+
     def feed(self, chunk: bytes) -> bytes:
         """Take what came, give what goes to the caller. Raises UpstreamInvalid."""
         if self._failure is not None:
@@ -82,7 +112,7 @@ class EventReader:
                 self._deltas += deltas
                 self._delta_bytes += len(ready)
                 return self._trimmed(ready)
-        return self._pass_events(split_events(ready))
+        return self._pass_events(split_events(ready, self.event_bytes_max))
 
     def flush(self) -> bytes:
         """What is still held when the provider has closed.

@@ -51,7 +51,8 @@ class Prompt(msgspec.Struct, frozen=True):
     """What both shapes of request come down to.
 
     ``seed`` is a hash of the conversation alone: whether it is streamed changes no word.
-    ``tool`` is the tool to be called, ``json_schema`` the shape of the answer, if asked for.
+    ``tool`` is the tool to be called, ``json_schema`` the shape of the answer, if asked for;
+    ``previous_id`` the response that this one continues.
     """
 
     model: str
@@ -63,6 +64,7 @@ class Prompt(msgspec.Struct, frozen=True):
     include_usage: bool = False
     tool: Tool | None = None
     json_schema: dict[str, Any] | None = None
+    previous_id: str | None = None
 
 
 class Answer(msgspec.Struct, frozen=True):

@@ -186,6 +186,7 @@ def injected(status: int, *, quota: bool = False) -> Rejected:
             "Your credit balance is too low to access the Anthropic API.",
         )
     kind, message = {
+        400: ("invalid_request_error", "prompt is too long: 210000 tokens > 200000 maximum"),
         401: ("authentication_error", "invalid x-api-key"),
         403: ("permission_error", "Your API key does not have permission to use this resource."),
         429: (

@@ -15,12 +15,19 @@ import itertools
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import parse_qs
 
 import msgspec
 
-from penstock.sandbox import anthropic_shape, openai_shape
+from penstock.sandbox import (
+    anthropic_shape,
+    azure,
+    completions_shape,
+    openai_shape,
+    responses_shape,
+)
 from penstock.sandbox.answers import Rejected, answer_to
 from penstock.sandbox.broken import deliver_broken
 from penstock.sandbox.delivery import JSON, Delivery, Reply, Shape
@@ -34,6 +41,7 @@ from penstock.units import Usage
 
 FAULT_HEADER = b"x-sandbox-fault"
 CALLS_DEFAULT = 0
+RESPONSES_KEPT_MAX = 10_000
 
 _encode = msgspec.json.Encoder().encode
 
@@ -67,6 +75,7 @@ class Sandbox:
         self.faults = Faults(self.settings.fault_rates, self.settings.seed)
         self._wires: set[Wire] = set()
         self._worlds: dict[tuple[str, str], ProviderWorld] = {}
+        self._kept: dict[str, None] = {}
         self._numbers = itertools.count(1)
         self._run = secrets.token_hex(6)
         self._routes = self._all_routes()
@@ -79,6 +88,8 @@ class Sandbox:
         self._wires.add(wire)
         try:
             route = self._routes.get((scope["method"], scope["path"]), self._otherwise)
+            if azure.is_dated(scope["path"], scope["query_string"]):
+                route = self._azure(scope["path"])
             await route(scope, wire)
         except HungUp:
             pass
@@ -109,12 +120,44 @@ class Sandbox:
             ("POST", "/faults"): self._faults_plan,
         }
         for prefix in ("", "/openai"):
-            for path, reader in (("chat/completions", _chat), ("embeddings", _embeddings)):
-                routes["POST", f"{prefix}/v1/{path}"] = self._calls(openai_shape, reader)
+            for path, shape, reader in self._openai_calls():
+                routes["POST", f"{prefix}/v1/{path}"] = self._calls(shape, reader)
         for prefix in ("", "/anthropic"):
             routes["POST", f"{prefix}/v1/messages"] = self._calls(anthropic_shape, _messages)
             routes["POST", f"{prefix}/v1/messages/count_tokens"] = self._count_tokens
         return routes
+
+    def _azure(self, path: str) -> Route:
+        """A call by Azure's dated API: the deployment stands in the path."""
+        model, called = azure.split(path)
+        for name, shape, reader in self._openai_calls():
+            if name == called:
+                charged = shape if shape is responses_shape else azure.AZURE
+                return self._calls(charged, azure.named(model, reader))
+        return self._otherwise
+
+    def _openai_calls(self) -> list[tuple[str, Shape, Reader]]:
+        return [
+            ("chat/completions", openai_shape, partial(_generated, openai_shape)),
+            ("embeddings", openai_shape, _embeddings),
+            ("completions", completions_shape, partial(_generated, completions_shape)),
+            ("responses", responses_shape, self._responses),
+        ]
+
+    def _responses(self, body: bytes, headers: Mapping[bytes, bytes]) -> Asked:
+        """A response, which may continue another, and is kept so that others may continue it."""
+        asked = _generated(responses_shape, body, headers)
+        previous = responses_shape.read(body, headers).previous_id
+        if previous is not None and previous not in self._kept:
+            raise responses_shape.unknown_response(previous)
+
+        def reply(identifier: str, created: int) -> Reply:
+            self._kept[f"resp_{identifier}"] = None
+            if len(self._kept) > RESPONSES_KEPT_MAX:
+                del self._kept[next(iter(self._kept))]
+            return asked.reply(identifier, created)
+
+        return asked._replace(reply=reply)
 
     def _calls(self, shape: Shape, reader: Reader) -> Route:
         async def route(scope: Scope, wire: Wire) -> None:
@@ -329,10 +372,6 @@ class Sandbox:
 
     def _request_id(self) -> str:
         return f"req_{self._run}{next(self._numbers):012x}"
-
-
-def _chat(body: bytes, headers: Mapping[bytes, bytes]) -> Asked:
-    return _generated(openai_shape, body, headers)
 
 
 def _messages(body: bytes, headers: Mapping[bytes, bytes]) -> Asked:

@@ -16,6 +16,7 @@ import msgspec
 PLANNED_MAX = 100_000
 
 FAULTS: dict[str, str] = {
+    "400-context": "refuses a prompt as too long for the model",
     "401": "refuses the key",
     "403": "refuses the model",
     "429": "rate limited; come back in 100 ms",

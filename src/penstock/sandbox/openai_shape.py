@@ -62,7 +62,9 @@ class _Tool(msgspec.Struct):
     function: _Function | None = None
 
 
-class _StreamOptions(msgspec.Struct):
+class StreamOptions(msgspec.Struct):
+    """What a stream is asked to have."""
+
     include_usage: bool | None = False
 
 
@@ -70,7 +72,7 @@ class _ChatRequest(msgspec.Struct):
     model: str
     messages: list[_Message]
     stream: bool | None = False
-    stream_options: _StreamOptions | None = None
+    stream_options: StreamOptions | None = None
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
     n: int | None = 1
@@ -102,7 +104,9 @@ _encode = msgspec.json.Encoder().encode
 
 
 def has_key(headers: Mapping[bytes, bytes]) -> str | None:
-    """The caller's key, if it sent any."""
+    """The caller's key, if it sent any; Azure's callers have a header of their own."""
+    if b"api-key" in headers:
+        return headers[b"api-key"].strip().decode("latin-1") or None
     scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
     return key.strip().decode("latin-1") or None if scheme.lower() == b"bearer" else None
 
@@ -129,18 +133,18 @@ def no_model(model: str) -> Rejected:
 
 def read(body: bytes, _headers: Mapping[bytes, bytes]) -> Prompt:
     """A chat completion request. Raises Rejected."""
-    request = _decoded(_chat_decoder, body)
+    request = decoded(_chat_decoder, body)
     if not request.messages:
-        raise _invalid("Invalid 'messages': empty array. Expected at least 1.", "messages")
+        raise invalid("Invalid 'messages': empty array. Expected at least 1.", "messages")
     if request.n not in (None, 1):
-        raise _invalid("Invalid 'n': the sandbox serves one choice. Leave 'n' out.", "n")
+        raise invalid("Invalid 'n': the sandbox serves one choice. Leave 'n' out.", "n")
     tokens_max = request.max_completion_tokens or request.max_tokens
     if tokens_max is not None and tokens_max < 1:
-        raise _invalid("Invalid 'max_tokens': integer below minimum value 1.", "max_tokens")
+        raise invalid("Invalid 'max_tokens': integer below minimum value 1.", "max_tokens")
     last_user_text, total, digest = "", 0, hashlib.blake2b(digest_size=16)
     for message in request.messages:
         if message.role not in _ROLES:
-            raise _invalid("Invalid 'messages': a role is not one of the known ones.", "messages")
+            raise invalid("Invalid 'messages': a role is not one of the known ones.", "messages")
         text = _text(message.content)
         total += bytes_of(text) + len(bytes(message.tool_calls))
         digest.update(message.role.encode() + b"\0" + text.encode("utf-8", "surrogatepass"))
@@ -192,7 +196,7 @@ def whole(prompt: Prompt, answer: Answer, identifier: str, created: int) -> byte
             "created": created,
             "model": prompt.model,
             "choices": [choice],
-            "usage": _usage(prompt, answer),
+            "usage": usage_of(prompt, answer),
             "service_tier": "default",
             "system_fingerprint": "fp_sandbox",
         }
@@ -242,7 +246,10 @@ def events(
             )
     yield "", chunk(b"{}", _encode(_finish_reason(answer)))
     if prompt.include_usage:
-        yield "", b'data: %b,"choices":[],"usage":%b}\n\n' % (head, _encode(_usage(prompt, answer)))
+        yield (
+            "",
+            b'data: %b,"choices":[],"usage":%b}\n\n' % (head, _encode(usage_of(prompt, answer))),
+        )
     yield "", b"data: [DONE]\n\n"
 
 
@@ -298,6 +305,14 @@ def injected(status: int, *, quota: bool = False) -> Rejected:
             code="insufficient_quota",
         )
     kind, message, code = {
+        400: (
+            "invalid_request_error",
+            (
+                "This model's maximum context length is 8192 tokens. Please reduce the length of "
+                "the messages."
+            ),
+            "context_length_exceeded",
+        ),
         401: ("invalid_request_error", "Incorrect API key provided.", "invalid_api_key"),
         403: ("invalid_request_error", "Project does not have access to this model.", None),
         429: (
@@ -345,15 +360,15 @@ def model_body(model: str) -> bytes:
 
 def read_embeddings(body: bytes) -> tuple[EmbeddingsRequest, int]:
     """An embeddings request and its input tokens. Raises Rejected."""
-    request = _decoded(_embeddings_decoder, body)
+    request = decoded(_embeddings_decoder, body)
     inputs = request.inputs()
     if not inputs or len(inputs) > EMBEDDING_INPUTS_MAX:
-        raise _invalid(f"Invalid 'input': 1 to {EMBEDDING_INPUTS_MAX} entries.", "input")
+        raise invalid(f"Invalid 'input': 1 to {EMBEDDING_INPUTS_MAX} entries.", "input")
     if request.encoding_format not in (None, "float", "base64"):
-        raise _invalid("Invalid 'encoding_format': one of 'float', 'base64'.", "encoding_format")
+        raise invalid("Invalid 'encoding_format': one of 'float', 'base64'.", "encoding_format")
     dimensions = request.dimensions
     if dimensions is not None and not 1 <= dimensions <= DIMENSIONS_MAX:
-        raise _invalid(f"Invalid 'dimensions': 1 to {DIMENSIONS_MAX}.", "dimensions")
+        raise invalid(f"Invalid 'dimensions': 1 to {DIMENSIONS_MAX}.", "dimensions")
     tokens = sum(
         tokens_of_bytes(bytes_of(entry)) if isinstance(entry, str) else len(entry)
         for entry in inputs
@@ -381,16 +396,18 @@ def _vector(content: bytes, dimensions: int) -> list[float]:
     return [value / length for value in raw]
 
 
-def _decoded(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
+def decoded(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
+    """A body. Raises Rejected in the provider's words."""
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as problem:
-        raise _invalid(f"Invalid request: {problem}.", None) from None
+        raise invalid(f"Invalid request: {problem}.", None) from None
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        raise _invalid("We could not parse the JSON body of your request.", None) from None
+        raise invalid("We could not parse the JSON body of your request.", None) from None
 
 
-def _invalid(message: str, param: str | None) -> Rejected:
+def invalid(message: str, param: str | None) -> Rejected:
+    """What a request that breaks a rule is told."""
     return Rejected(400, "invalid_request_error", message, param=param)
 
 
@@ -423,7 +440,8 @@ def _finish_reason(answer: Answer) -> str:
     return "length" if answer.cut else "stop"
 
 
-def _usage(prompt: Prompt, answer: Answer) -> dict[str, Any]:
+def usage_of(prompt: Prompt, answer: Answer) -> dict[str, Any]:
+    """What an answer used."""
     return {
         "prompt_tokens": prompt.tokens_input,
         "completion_tokens": answer.tokens_output,

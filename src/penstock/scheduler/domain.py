@@ -213,6 +213,10 @@ class Domain:
             for model in deployment.plan.models:
                 self._serving.setdefault(model, []).append(deployment)
 
+    def serving(self, model: str) -> list[Deployment]:
+        """The deployments that serve a public model."""
+        return self._serving.get(model, [])
+
     def class_queue(self, class_name: str) -> ClassQueue:
         """The queue of a class; what asks for one that a reload took away goes last."""
         return self._by_class.get(class_name) or self.classes[-1]
@@ -363,7 +367,7 @@ class Domain:
         kept = self._affinities.of(waiting.unit) if len(waiting.options) > 1 else None
         best: Placement | None = None
         best_rank = (math.inf, False, 0.0, 0.0)
-        for deployment, estimated in waiting.options:
+        for deployment, estimated in _in_health(waiting.options, now):
             amounts = deployment.corrected(estimated, waiting.unit.class_name)
             ready_at, cause = deployment.ready_at(amounts, reserve, now)
             hold = held.get(deployment.pool)
@@ -379,3 +383,12 @@ class Domain:
                 best, best_rank = Placement(deployment, amounts, ready_at, cause), rank
         assert best is not None, "a unit without options is never admitted"
         return best
+
+
+def _in_health(
+    options: list[tuple[Deployment, Amounts]], now: float
+) -> list[tuple[Deployment, Amounts]]:
+    """The deployments that are not out; all of them where there is no other."""
+    if len(options) == 1 or all(deployment.health.trouble is None for deployment, _ in options):
+        return options
+    return [option for option in options if not option[0].health.is_out(now)] or options

@@ -78,6 +78,19 @@ class Overloaded(msgspec.Struct, frozen=True, tag=True):
     pause_seconds: float | None = None
 
 
+class KeyRefused(msgspec.Struct, frozen=True, tag=True):
+    """The provider does not take our key, or the account behind it has nothing left."""
+
+    deployment: str
+    has_quota: bool = True
+
+
+class Restored(msgspec.Struct, frozen=True, tag=True):
+    """What a deployment was out for has been mended, as by another key."""
+
+    deployment: str
+
+
 class Replanned(msgspec.Struct, frozen=True, tag=True):
     """The configuration changed. Units whose model is gone are evicted."""
 
@@ -85,7 +98,16 @@ class Replanned(msgspec.Struct, frozen=True, tag=True):
 
 
 Event: TypeAlias = (
-    Submitted | Cancelled | Settled | Failed | Observed | Limited | Overloaded | Replanned
+    Submitted
+    | Cancelled
+    | Settled
+    | Failed
+    | Observed
+    | Limited
+    | Overloaded
+    | KeyRefused
+    | Restored
+    | Replanned
 )
 
 

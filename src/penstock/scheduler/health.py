@@ -10,22 +10,47 @@ A provider that answers 429 for a limit that nobody knows (neither configured no
 headers) is held by additive increase and multiplicative decrease of the calls under way (Chiu
 and Jain 1989; RFC 5681's congestion avoidance): down by ``DECREASE`` once a round, up by one
 call a round.
+
+A deployment that goes on failing is *out*: five failures in a row, or half of its last calls, or
+our key refused. Whatever can be sent elsewhere is, for a period that doubles with each time
+(outlier ejection as Envoy has it); then one call probes it (half-open), and its success brings it
+back. Being out stops nothing by itself: the last deployment of a model still gets its calls,
+which wait out the short pauses above, or fail as they come; none hangs for the longer period.
 """
 
 from __future__ import annotations
 
 import math
+from enum import StrEnum
 
 PAUSE_SECONDS_FIRST = 0.5
 PAUSE_SECONDS_MAX = 30.0
 DECREASE = 0.7
 
+OUT_FAILURES = 5
+"""So many failures in a row, each after a pause that was waited out."""
+OUT_SHARE = 0.5
+OUT_CALLS_MIN = 20
+"""A share says nothing of fewer calls; it is that of about the last twenty."""
+OUT_SECONDS_FIRST = 10.0
+OUT_SECONDS_MAX = 600.0
+
+
+class Trouble(StrEnum):
+    """Why a deployment is out."""
+
+    FAILING = "failing"
+    KEY_REFUSED = "key_refused"
+    NO_QUOTA = "no_quota"
+
 
 class Health:
-    """The state of one deployment. ``in_flight`` counts the calls under way."""
+    """The state of one deployment. ``in_flight`` counts the calls under way; ``trouble`` says
+    why it is out, and is None where it is not."""
 
-    __slots__ = ("_failures", "_limit_is_unknown", "_window", "_window_goal", "in_flight",
-                 "paused_until")  # fmt: skip
+    __slots__ = ("_calls", "_failed_share", "_failures", "_limit_is_unknown", "_times_out",
+                 "_window", "_window_goal", "in_flight", "out_until", "paused_until",
+                 "trouble")  # fmt: skip
 
     def __init__(self) -> None:
         self.in_flight = 0
@@ -34,6 +59,39 @@ class Health:
         self._limit_is_unknown = False
         self._window: float = math.inf
         self._window_goal: float = 0.0
+        self._calls = 0
+        self._failed_share = 0.0
+        self._times_out = 0
+        self.trouble: Trouble | None = None
+        self.out_until = -math.inf
+
+    def is_out(self, now: float) -> bool:
+        """Whether calls that can go elsewhere should: it is out, and not due for a probe."""
+        if self.trouble is None:
+            return False
+        return now < self.out_until or self.in_flight > 0
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether its failures are reason enough to take it out."""
+        often = self._calls >= OUT_CALLS_MIN and self._failed_share >= OUT_SHARE
+        return self._failures >= OUT_FAILURES or often or self.trouble is not None
+
+    def take_out(self, trouble: Trouble, now: float) -> None:
+        """Out for a period that grows. Failures of calls sent before count once together."""
+        if self.trouble is not None and now < self.out_until:
+            return
+        seconds = min(OUT_SECONDS_MAX, OUT_SECONDS_FIRST * 2 ** min(self._times_out, 16))
+        self._times_out += 1
+        self.trouble = trouble
+        self.out_until = now + seconds
+
+    def restore(self) -> None:
+        """What was wrong has been mended from here, as by another key: ask again at once."""
+        self.trouble = None
+        self._failures = self._calls = self._times_out = 0
+        self._failed_share = 0.0
+        self.out_until = self.paused_until = -math.inf
 
     def ready_at(self, now: float) -> float:
         """When a call may be sent; infinite where only an ending can allow it."""
@@ -55,6 +113,7 @@ class Health:
         """Back off. Failures of calls that were sent before the pause count once together."""
         if now < self.paused_until:
             return
+        self._count(1.0)
         backoff_seconds = min(PAUSE_SECONDS_MAX, PAUSE_SECONDS_FIRST * 2**self._failures)
         self._failures = min(self._failures + 1, 16)
         if self._window >= self._window_goal:
@@ -66,6 +125,10 @@ class Health:
         """A call was answered in full. One sent before the pause proves nothing."""
         if now < self.paused_until:
             return
+        if self.trouble is not None:
+            self.trouble = None
+            self._calls, self._failed_share = 0, 0.0
+        self._count(0.0)
         self._failures = 0
         if math.isinf(self._window):
             return
@@ -75,3 +138,10 @@ class Health:
             self._window = math.inf
         elif self.in_flight + 2 > self._window:
             self._window += 1.0 / self._window
+
+    def _count(self, failed: float) -> None:
+        """Take note of one ending; after many good ones earlier troubles are forgotten."""
+        self._calls = min(self._calls + 1, OUT_CALLS_MIN)
+        self._failed_share += (failed - self._failed_share) / self._calls
+        if self._failed_share < 1 / OUT_CALLS_MIN and self._calls == OUT_CALLS_MIN:
+            self._times_out = 0

@@ -8,7 +8,7 @@ evicts it then). Only what cannot become better by waiting goes to the caller at
 from __future__ import annotations
 
 from penstock.providers.base import Failure, FailureKind
-from penstock.scheduler.events import Event, Limited, Overloaded
+from penstock.scheduler.events import Event, KeyRefused, Limited, Overloaded
 
 ATTEMPTS_MAX_UNAVAILABLE = 3
 """A 500 may be the request's own fault: it is not sent for ever."""
@@ -47,5 +47,7 @@ def consequence(failure: Failure, deployment: str, attempt: int) -> Event | None
             return Limited(deployment, pause_seconds, failure.limit)
         case FailureKind.OVERLOADED | FailureKind.UNAVAILABLE | FailureKind.TIMED_OUT:
             return Overloaded(deployment, named_seconds)
-        case FailureKind.REJECTED | FailureKind.AUTH | FailureKind.FATAL:
+        case FailureKind.AUTH | FailureKind.FATAL:
+            return KeyRefused(deployment, has_quota=failure.kind is FailureKind.AUTH)
+        case FailureKind.REJECTED:
             return None

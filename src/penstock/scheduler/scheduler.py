@@ -25,17 +25,20 @@ from penstock.scheduler.events import (
     Eviction,
     EvictionReason,
     Failed,
+    KeyRefused,
     Limited,
     Observed,
     Overloaded,
     Refusal,
     RefusalReason,
     Replanned,
+    Restored,
     Settled,
     Submitted,
 )
 from penstock.scheduler.explain import Cause
 from penstock.scheduler.fairness import COMPACT_ENDED_MIN
+from penstock.scheduler.health import Trouble
 from penstock.scheduler.plan import Plan
 from penstock.scheduler.predict import predicted_wait_seconds, units_ahead
 from penstock.scheduler.waiting import Waiting
@@ -103,6 +106,21 @@ class Scheduler:
         """Whether any deployment serves this public model."""
         return model in self._domain_of
 
+    def is_out(self, model: str, now: float) -> bool:
+        """Whether every deployment of a public model is out."""
+        domain = self._domain_of.get(model)
+        return domain is not None and all(
+            deployment.health.is_out(now) for deployment in domain.serving(model)
+        )
+
+    def has_other(self, model: str, name: str, now: float) -> bool:
+        """Whether a public model is also served by another deployment, which is not out."""
+        domain = self._domain_of.get(model)
+        return domain is not None and any(
+            deployment.plan.name != name and not deployment.health.is_out(now)
+            for deployment in domain.serving(model)
+        )
+
     def waiting_units(self) -> list[Waiting]:
         """Every waiting unit, in no order: for views, not for decisions."""
         return list(self._waiting.values())
@@ -161,10 +179,27 @@ class Scheduler:
                 self._cancel(event, now)
             case Replanned(plan):
                 self._replan(plan, decisions, now)
-            case Observed() | Limited() | Overloaded():
+            case _:
                 deployment = self._deployments.get(event.deployment)
                 if deployment is not None:
-                    deployment.learn(event, now)
+                    self._learn(deployment, event, now)
+
+    def _learn(
+        self,
+        deployment: Deployment,
+        event: Observed | Limited | Overloaded | KeyRefused | Restored,
+        now: float,
+    ) -> None:
+        match event:
+            case KeyRefused(_, has_quota):
+                trouble = Trouble.KEY_REFUSED if has_quota else Trouble.NO_QUOTA
+                deployment.health.take_out(trouble, now)
+            case Restored():
+                deployment.health.restore()
+            case _:
+                deployment.learn(event, now)
+                if isinstance(event, Overloaded) and deployment.health.is_failing:
+                    deployment.health.take_out(Trouble.FAILING, now)
 
     def _submit(self, unit: Unit, now: float) -> Refusal | None:
         """Admit a unit, or say why not. The unit's id must be new."""

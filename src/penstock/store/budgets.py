@@ -149,6 +149,14 @@ class Budgets:
             counter.reserved_nano_dollars += nano_dollars
         return Reservation(scopes, tokens, nano_dollars), warning
 
+    def release(self, reservation: Reservation) -> None:
+        """Nothing was spent: what was set aside is free again."""
+        today = day_of(self._wall())
+        for scope in reservation.scopes:
+            counter = self.counter(scope, today)
+            counter.reserved_tokens -= reservation.tokens
+            counter.reserved_nano_dollars -= reservation.nano_dollars
+
     def settle(self, reservation: Reservation, row: CallRow) -> None:
         """Put what the call has used in the place of what it was expected to."""
         today = day_of(self._wall())

@@ -107,6 +107,6 @@ def test_errors_come_in_each_sdk_s_own_shape(openai_client, anthropic_client, se
 
 def test_what_is_not_served_says_so_by_name(openai_client):
     with pytest.raises(openai.APIStatusError) as not_served:
-        openai_client.responses.create(model="sandbox", input="Hi")
+        openai_client.moderations.create(input="Hi")
     assert 501 == not_served.value.status_code
-    assert "/v1/responses" in not_served.value.message
+    assert "/v1/moderations" in not_served.value.message

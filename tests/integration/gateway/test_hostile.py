@@ -15,11 +15,15 @@ import pytest
 MARK = "a-prompt-that-is-nobodys-business"
 MESSAGES = [{"role": "user", "content": MARK}]
 CALL = {"model": "sandbox", "messages": MESSAGES, "max_tokens": 5}
-EMBED = {"model": "sandbox", "input": MARK}
+EMBED = {"model": "sandbox", "input": MARK, "prompt": MARK}
 CHAT, MESSAGE, EMBEDDING = "/v1/chat/completions", "/v1/messages", "/v1/embeddings"
-DOORS = (CHAT, MESSAGE, EMBEDDING)
+RESPONSE, COMPLETION, COUNT = "/v1/responses", "/v1/completions", "/v1/messages/count_tokens"
+DOORS = (CHAT, MESSAGE, EMBEDDING, RESPONSE, COMPLETION, COUNT)
 
-HEAD = b'{"model":"sandbox","max_tokens":5,"input":"x","messages":[{"role":"user","content":"x"}],'
+HEAD = (
+    b'{"model":"sandbox","max_tokens":5,"input":"x","prompt":"x",'
+    b'"messages":[{"role":"user","content":"x"}],'
+)
 BODIES = {
     "nothing": b"",
     "no JSON": MARK.encode() + b"{",
@@ -80,6 +84,9 @@ FIELDS = {
     CHAT: ("n", "max_tokens", "max_completion_tokens", "stream", "stream_options", "messages"),
     MESSAGE: ("max_tokens", "stream", "metadata", "messages"),
     EMBEDDING: ("input", "user"),
+    RESPONSE: ("input", "stream", "background", "max_output_tokens", "previous_response_id"),
+    COMPLETION: ("prompt", "n", "best_of", "max_tokens", "stream", "disable_fallbacks"),
+    COUNT: ("messages", "metadata", "disable_fallbacks"),
 }
 PASS = {
     (CHAT, "stream", "true"),
@@ -89,6 +96,16 @@ PASS = {
     (EMBEDDING, "input", "text"),
     (EMBEDDING, "input", "list"),
     (EMBEDDING, "user", "text"),
+    (RESPONSE, "input", "text"),
+    (RESPONSE, "input", "list"),
+    (RESPONSE, "stream", "true"),
+    (RESPONSE, "background", "true"),
+    (COMPLETION, "prompt", "text"),
+    (COMPLETION, "prompt", "list"),
+    (COMPLETION, "stream", "true"),
+    (COMPLETION, "disable_fallbacks", "true"),
+    (COUNT, "metadata", "object"),
+    (COUNT, "disable_fallbacks", "true"),
 }
 """What is no bad input, or the provider's to judge."""
 
@@ -153,7 +170,7 @@ def test_a_model_that_is_none_is_400_or_404(http, path, model):
     ],
 )
 def test_a_control_field_of_a_wrong_kind_or_size_is_400(http, path, field, value):
-    base = EMBED if path == EMBEDDING else CALL
+    base = CALL if path in {CHAT, MESSAGE, COUNT} else {**EMBED, "max_tokens": 5}
     is_refused(http.post(path, json={**base, field: value}), 400)
 
 

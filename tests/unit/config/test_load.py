@@ -63,8 +63,9 @@ import = "no_such_module"
             "lets the system choose"
         ),
         (
-            '6: providers.p.kind = "opnai": must be one of "anthropic", "openai"; the protocol '
-            "that the provider speaks"
+            '6: providers.p.kind = "opnai": must be one of "anthropic", "azure", "deepseek", '
+            '"gemini", "groq", "mistral", "ollama", "openai", "openai-compatible", "openrouter", '
+            '"vllm"; who it is: how it is asked, how it limits and fails'
         ),
         "7: providers.p.base_url: must begin with https:// or http://",
         '9: deployments.d.provider = "q": there is no such provider; known: p',

@@ -6,12 +6,14 @@ import json
 import tracemalloc
 from collections.abc import Callable
 from itertools import pairwise
+from typing import get_args
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penstock.config.model import ProviderKind
 from penstock.errors import InvalidRequest, UpstreamInvalid
 from penstock.providers.base import Endpoint, Failure, FailureKind
 from penstock.providers.openai import OpenAIAdapter
@@ -412,7 +414,7 @@ PREFIX = "Rate limit reached for gpt-4o in organization org-x on "
         (
             429,
             error_body("Request too large for gpt-4o on tokens per min (TPM): Limit 3", "tokens"),
-            Failure(FailureKind.REJECTED),
+            Failure(FailureKind.REJECTED, exceeds_context=True),
         ),
         (
             429,
@@ -433,7 +435,11 @@ PREFIX = "Rate limit reached for gpt-4o in organization org-x on "
         (401, b"{}", Failure(FailureKind.AUTH)),
         (403, b"{}", Failure(FailureKind.AUTH)),
         (402, b"{}", Failure(FailureKind.FATAL)),
-        (400, error_body("maximum context length"), Failure(FailureKind.REJECTED)),
+        (
+            400,
+            error_body("maximum context length"),
+            Failure(FailureKind.REJECTED, exceeds_context=True),
+        ),
         (404, b"{}", Failure(FailureKind.REJECTED)),
         (307, b"", Failure(FailureKind.UNAVAILABLE)),
         (408, b"", Failure(FailureKind.UNAVAILABLE)),
@@ -462,6 +468,5 @@ def test_no_answer_breaks_the_classification(status: int, body: bytes, value: st
 
 def test_the_registry_knows_each_kind_by_its_name() -> None:
     assert {kind: adapter.kind for kind, adapter in ADAPTERS.items()} == {
-        "openai": "openai",
-        "anthropic": "anthropic",
+        kind: kind for kind in get_args(ProviderKind)
     }

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 
-from penstock.scheduler.health import Health
+import pytest
+
+from penstock.scheduler.health import OUT_FAILURES, Health, Trouble
 
 
 def calls(health: Health, count: int) -> None:
@@ -84,3 +86,64 @@ def test_an_unknown_limit_is_approached_by_one_call_a_round_and_left_by_a_share(
     assert 7 <= sum(later) / len(later) <= 10.5
     assert max(later) <= 12
     assert not math.isinf(health.ready_at(now + 10))
+
+
+def failing(times: int, now: float = 0.0) -> tuple[Health, float]:
+    health = Health()
+    for _ in range(times):
+        now = max(now, health.paused_until) + 1.0
+        health.overloaded(None, now)
+    return health, now
+
+
+def test_five_failures_in_a_row_are_reason_enough_to_take_a_deployment_out():
+    assert not failing(OUT_FAILURES - 1)[0].is_failing
+    assert failing(OUT_FAILURES)[0].is_failing
+
+
+def test_so_are_half_of_the_last_calls():
+    health, now = Health(), 0.0
+    for number in range(40):
+        now = max(now, health.paused_until) + 1.0
+        if number % 2:
+            health.overloaded(None, now)
+        else:
+            health.succeeded(now)
+    assert health.is_failing
+
+
+def test_it_is_probed_by_one_call_after_periods_that_double():
+    health, now = failing(OUT_FAILURES)
+    health.take_out(Trouble.FAILING, now)
+    first = health.out_until - now
+    assert health.is_out(now)
+
+    now = health.out_until
+    assert not health.is_out(now)
+    health.in_flight = 1
+    assert health.is_out(now)
+
+    health.take_out(Trouble.FAILING, now)
+    health.in_flight = 0
+    assert pytest.approx(2 * first) == health.out_until - now
+
+    now = health.out_until
+    health.succeeded(now)
+    assert (None, False) == (health.trouble, health.is_out(now))
+
+
+def test_being_out_keeps_no_call_that_can_go_nowhere_else():
+    health, now = failing(OUT_FAILURES)
+    pause = health.paused_until
+    health.take_out(Trouble.KEY_REFUSED, now)
+    assert (pause, True) == (health.ready_at(now), health.is_out(now))
+
+    health.succeeded(pause)
+    assert not health.is_out(pause)
+
+
+def test_a_new_key_brings_a_deployment_back_at_once():
+    health = Health()
+    health.take_out(Trouble.KEY_REFUSED, 0.0)
+    health.restore()
+    assert (0.0, None) == (health.ready_at(0.0), health.trouble)

@@ -4,6 +4,11 @@
 // this tab's sessionStorage; one that came in the address (/live#key=...) is taken out of it.
 
 const POLL_MILLISECONDS = 1000;
+const TROUBLES = {
+  failing: "out: it keeps failing",
+  key_refused: "out: the provider refuses our key",
+  no_quota: "out: its account has no quota left",
+};
 const STORED = "penstock-key";
 const byId = (id) => document.getElementById(id);
 
@@ -156,11 +161,13 @@ function showDeployment(card, deployment) {
   const [name, note, limits] = card.children;
   setText(name, deployment.name);
   const parts = [`${deployment.in_flight} in flight`, `${deployment.answers_429} × 429 this minute`];
+  if (deployment.trouble) parts.push(TROUBLES[deployment.trouble] || deployment.trouble);
   if (deployment.paused_seconds > 0) {
     parts.push(`takes nothing for ${duration(deployment.paused_seconds)}`);
   }
   setText(note, parts.join(" · "));
-  note.className = deployment.paused_seconds > 0 || deployment.answers_429 > 0 ? "bad" : "soft";
+  note.className =
+    deployment.trouble || deployment.paused_seconds > 0 || deployment.answers_429 > 0 ? "bad" : "soft";
   keyed(limits, deployment.limits, (limit) => limit.name, makeLimit, showLimit);
 }
 
