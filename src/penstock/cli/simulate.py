@@ -24,6 +24,7 @@ from penstock.simulate.report import (
     Figures,
     Gate,
     binding_limit,
+    class_table,
     figures,
     gates,
     play,
@@ -159,20 +160,34 @@ def _what_if(wish: Wish, config: Config, changes: Sequence[str]) -> int:
     for change in changes:
         after = changed(after, change)
     rows = suites.rows_of(wish.workload, wish.seconds, wish.seed)
-    played = []
-    for name, one in [("before", config), ("after", after)][: 2 if changes else 1]:
+    states = [("before", config), (f"after: {', '.join(changes)}", after)]
+    document: dict[str, Any] = {}
+    for name, one in states if changes else states[:1]:
         scenario = scenario_of_config(one, plan_of(one), rows, wish.shape())
         picture = wish.picture if one is after else None
         found, _ = _play(scenario, wish.policies or (OURS, BOUND), picture)
-        played.append((name, found))
-    if wish.as_json:
-        _print_json(dict(played))
-        return 0
-    for name, found in played:
+        document[name.partition(":")[0]] = found
+        if wish.as_json:
+            continue
         if changes:
-            click.echo(f"{name}{': ' + ', '.join(changes) if name == 'after' else ''}")
-        _print_table(table(found))
+            click.echo(name)
+        _say_what_came_of_it(scenario, found, by_class=not wish.policies)
+    if wish.as_json:
+        _print_json(document)
     return 0
+
+
+def _say_what_came_of_it(scenario: Scenario, found: Sequence[Figures], *, by_class: bool) -> None:
+    _say_world(scenario)
+    if not by_class:
+        _print_table(table(found))
+        return
+    ours, bound = found
+    _print_table(class_table(ours, bound))
+    click.echo(
+        f"{ours.binding} binds: {ours.use:.1%} used, {ours.lost:.1%} lost while calls waited; "
+        f"{ours.answers_429} of {ours.attempts} sends answered 429"
+    )
 
 
 def _suite(wish: Wish, traces: Path) -> int:
@@ -250,14 +265,16 @@ def _burst_seconds(text: str) -> float | None:
 
 
 def _say_world(scenario: Scenario) -> None:
-    limits = {
-        name: value
-        for name, value in msgspec.to_builtins(scenario.sites[0].limits).items()
-        if value is not None and value is not False
-    }
     calls = sum(len(run.steps) for run in scenario.runs)
-    said = ", ".join(f"{name} {value:g}" for name, value in limits.items())
-    click.echo(f"{scenario.name}: {calls} calls in {scenario.seconds:g} s; {said}")
+    click.echo(f"{scenario.name}: {calls} calls in {scenario.seconds:g} s")
+    for name, number in scenario.pools().items():
+        limits = msgspec.to_builtins(scenario.sites[number].limits)
+        said = [
+            name if value is True else f"{name} {value:,.10g}"
+            for name, value in limits.items()
+            if value is not None and value is not False
+        ]
+        click.echo(f"{name}: {', '.join(said)}")
 
 
 def _print_table(lines: Sequence[Sequence[str]]) -> None:

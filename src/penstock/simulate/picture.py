@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from penstock.simulate.engine import Simulation
-from penstock.simulate.report import Figures
+from penstock.simulate.report import Figures, wait_so_far
 from penstock.units import LimitName
 
 WIDTH, LEFT, RIGHT = 900, 60, 20
@@ -19,6 +19,7 @@ LEVEL_TOP, LEVEL_HEIGHT = 50, 190
 WAIT_TOP, WAIT_HEIGHT = 300, 190
 HEIGHT = 550
 BINS = 90
+GAP_BINS = 4
 
 STYLE = """
   :root { color-scheme: light dark; }
@@ -29,6 +30,7 @@ STYLE = """
   .rank0 { stroke: #1f6feb; } .rank1 { stroke: #b35900; stroke-dasharray: 8 3; }
   .rank2 { stroke: #6e4aa6; stroke-dasharray: 2 3; }
   .line { fill: none; stroke-width: 1.5; }
+  .point { fill: none; stroke-width: 2; stroke-dasharray: none; }
   @media (prefers-color-scheme: dark) {
     svg { background: #0f1318; }
     text { fill: #e6eaef; } .soft { fill: #9aa5b1; } .frame { stroke: #2c343e; }
@@ -55,7 +57,12 @@ def draw(
         _text(LEFT, 20, f"{figures.policy}: {scenario.name}"),
         _text(LEFT, 38, f"level of {limit.value}, share of its capacity", "soft"),
         *_levels(simulation, limit, (reserves or {}).get(limit)),
-        _text(LEFT, WAIT_TOP - 24, "wait by arrival, 95th percentile, seconds", "soft"),
+        _text(
+            LEFT,
+            WAIT_TOP - 24,
+            "wait by arrival, or so far at the end; 95th percentile, seconds",
+            "soft",
+        ),
         *_waits(simulation),
         *_minutes(scenario.seconds),
         "</svg>",
@@ -76,7 +83,13 @@ def _levels(simulation: Simulation, limit: LimitName, reserve: float | None) -> 
     if reserve is not None:
         y = _level_y(reserve / capacity)
         parts.append(_polyline([(LEFT, y), (WIDTH - RIGHT, y)], "reserve"))
-        parts.append(_text(WIDTH - RIGHT, y - 5, "reserve for urgent calls", "soft", anchor="end"))
+        # Named in the head: at the line itself the level would run through the words.
+        said = "kept back for urgent calls"
+        parts.append(_text(WIDTH - RIGHT, LEVEL_TOP - 12, said, anchor="end"))
+        sample = WIDTH - RIGHT - 6 * len(said) - 6
+        parts.append(
+            _polyline([(sample - 24, LEVEL_TOP - 16), (sample, LEVEL_TOP - 16)], "reserve")
+        )
     return parts
 
 
@@ -93,9 +106,9 @@ def _waits(simulation: Simulation) -> list[str]:
     names = [each.name for each in sorted(scenario.classes, key=lambda each: each.rank)]
     bins: dict[str, list[list[float]]] = {name: [[] for _ in range(BINS)] for name in names}
     for call in simulation.record.calls:
-        if call.accepted_at is not None and call.ready_at < seconds:
+        if call.ready_at < seconds:
             place = int(call.ready_at / seconds * BINS)
-            bins[call.run.class_name][place].append(call.accepted_at - call.ready_at)
+            bins[call.run.class_name][place].append(wait_so_far(call, scenario))
     highest = max((max(found) for each in bins.values() for found in each if found), default=1.0)
     top = 10 ** math.ceil(math.log10(max(1.0, highest)))
     parts = [_frame(WAIT_TOP, WAIT_HEIGHT)]
@@ -103,17 +116,28 @@ def _waits(simulation: Simulation) -> list[str]:
         y = _wait_y(mark, top)
         parts.append(_text(LEFT - 8, y + 4, f"{mark:g}", "soft", anchor="end"))
     for rank, name in enumerate(names):
-        points = [
-            (_x((place + 0.5) * seconds / BINS, seconds), _wait_y(_percentile(found), top))
-            for place, found in enumerate(bins[name])
-            if found
-        ]
         kind = f"rank{min(rank, 2)}"
-        parts.append(_polyline(points, kind))
+        for stretch in _stretches(bins[name]):
+            points = [
+                (_x((place + 0.5) * seconds / BINS, seconds), _wait_y(p95, top))
+                for place, p95 in stretch
+            ]
+            parts.append(_polyline(points, kind) if len(points) > 1 else _point(*points[0], kind))
         x, y = LEFT + 8 + 140 * rank, WAIT_TOP - 8
         parts.append(_polyline([(x, y - 4), (x + 24, y - 4)], kind))
         parts.append(_text(x + 30, y, name))
     return parts
+
+
+def _stretches(bins: Sequence[list[float]]) -> list[list[tuple[int, float]]]:
+    """Bins and their percentiles, apart where for longer nobody came: no line bridges that."""
+    stretches: list[list[tuple[int, float]]] = []
+    for place, found in enumerate(bins):
+        if found:
+            if not stretches or place - stretches[-1][-1][0] > GAP_BINS:
+                stretches.append([])
+            stretches[-1].append((place, _percentile(found)))
+    return stretches
 
 
 def _minutes(seconds: float) -> list[str]:
@@ -154,6 +178,10 @@ def _frame(top: float, height: float) -> str:
 def _polyline(points: Sequence[tuple[float, float]], kind: str) -> str:
     places = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
     return f'<polyline class="line {kind}" points="{places}"/>'
+
+
+def _point(x: float, y: float, kind: str) -> str:
+    return f'<circle class="point {kind}" cx="{x:.1f}" cy="{y:.1f}" r="4"/>'
 
 
 def _text(x: float, y: float, text: str, kind: str = "", *, anchor: str = "start") -> str:

@@ -47,6 +47,16 @@ class Spread(msgspec.Struct, frozen=True):
     maximum: float
 
 
+class ClassFigures(msgspec.Struct, frozen=True):
+    """One class: its calls, how long they waited or had waited when arrivals ended, its chains."""
+
+    name: str
+    wait: Spread
+    chain: Spread
+    refused: int
+    failures: int
+
+
 class Figures(msgspec.Struct, frozen=True):
     """One policy on one scenario. Seconds, shares of 1, counts.
 
@@ -76,6 +86,7 @@ class Figures(msgspec.Struct, frozen=True):
     jain: float | None
     wait_batch: Spread
     wait_batch_over_bound: float
+    classes: list[ClassFigures]
     digest: str
 
 
@@ -140,9 +151,21 @@ def figures(simulation: Simulation, policy: str, digest: str, binding: LimitName
         answers_failed=record.answers_failed,
         attempts=record.attempts,
         jain=_jain(record),
-        wait_batch=spread(_wait_so_far(call, scenario) for call in batch),
+        wait_batch=spread(wait_so_far(call, scenario) for call in batch),
         wait_batch_over_bound=_over_bound(scenario, batch),
+        classes=[_of_class(scenario, each.name, counted) for each in ranks],
         digest=digest,
+    )
+
+
+def _of_class(scenario: Scenario, name: str, counted: Iterable[Call]) -> ClassFigures:
+    calls = [call for call in counted if call.run.class_name == name]
+    return ClassFigures(
+        name=name,
+        wait=spread(wait_so_far(call, scenario) for call in calls),
+        chain=spread(_runs(scenario, calls)[0]),
+        refused=sum(call.ending in (Ending.REFUSED, Ending.EVICTED) for call in calls),
+        failures=sum(call.ending is Ending.GAVE_UP for call in calls),
     )
 
 
@@ -243,9 +266,11 @@ def _waits(calls: Iterable[Call]) -> Iterable[float]:
     return (call.accepted_at - call.ready_at for call in calls if call.accepted_at is not None)
 
 
-def _wait_so_far(call: Call, scenario: Scenario) -> float:
-    """How long a call waited, or has waited when the arrivals end."""
-    until = scenario.seconds if call.accepted_at is None else call.accepted_at
+def wait_so_far(call: Call, scenario: Scenario) -> float:
+    """How long a call waited, until it was refused too, or has waited when the arrivals end."""
+    until = call.accepted_at
+    if until is None:
+        until = scenario.seconds if call.ended_at is None else call.ended_at
     return max(0.0, until - call.ready_at)
 
 
@@ -332,7 +357,7 @@ def _over_bound(scenario: Scenario, calls: Sequence[Call]) -> float:
         patience_seconds += WINDOW_SECONDS
     return max(
         (
-            _wait_so_far(call, scenario)
+            wait_so_far(call, scenario)
             / (call.ahead_seconds * tenants / plan.min_share + patience_seconds)
             for call in calls
         ),
@@ -367,6 +392,31 @@ def _row(each: Figures) -> list[str]:
         str(each.answers_429),
         _share(each.jain),
         f"{each.wait_batch.maximum:.0f}",
+    ]
+
+
+def class_table(ours: Figures, bound: Figures) -> list[list[str]]:
+    """Classes as rows of text, the first row being the heads; then the first class alone."""
+    head = ["class", "calls", "wait p50", "p95", "p99", "max", "chains", "mean", "p99",
+            "refused", "failed"]  # fmt: skip
+    alone = bound.classes[0]
+    return [
+        head,
+        *(_class_row(each.name, each) for each in ours.classes if each.wait.count),
+        _class_row(f"{alone.name} alone", alone),
+    ]
+
+
+def _class_row(name: str, each: ClassFigures) -> list[str]:
+    wait, chain = each.wait, each.chain
+    return [
+        name,
+        str(wait.count),
+        *(f"{value:.2f}" for value in (wait.p50, wait.p95, wait.p99, wait.maximum)),
+        str(chain.count),
+        *(f"{value:.2f}" if chain.count else "-" for value in (chain.mean, chain.p99)),
+        str(each.refused),
+        str(each.failures),
     ]
 
 

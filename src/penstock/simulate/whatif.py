@@ -93,7 +93,7 @@ def scenario_of_config(config: Config, plan: Plan, rows: Sequence[Row], shape: S
     if not any(site.rates() or site.limits.concurrency for site in sites):
         raise ConfigError(["no deployment states a limit (rpm, tpm ...): nothing would ever wait"])
     return Scenario(
-        name="configuration",
+        name="the configuration",
         sites=sites,
         classes=plan.classes,
         runs=_runs(plan, rows, shape),

@@ -122,12 +122,10 @@ def _sites(account: ProviderLimits, shape: Shape, charge: ChargeModel) -> tuple[
     """Deployments of the one model, those of an account in one pool."""
     told = limits_plan(account, shape.disturbances)
     if shape.accounts == shape.deployments == 1:
-        return (Site(DeploymentPlan("deployment", (MODEL,), told, charge), account),)
+        return (Site(DeploymentPlan("one", (MODEL,), told, charge), account),)
     return tuple(
         Site(
-            DeploymentPlan(
-                f"deployment-{pool}-{number}", (MODEL,), told, charge, pool=f"account-{pool}"
-            ),
+            DeploymentPlan(f"{pool}-{number}", (MODEL,), told, charge, pool=f"account-{pool}"),
             account,
         )
         for pool in range(shape.accounts)

@@ -14,7 +14,7 @@ def test_a_workload_side_by_side(penstock):
     ended = penstock("simulate", "--workload", "poisson", *FAST, "--policy", "fifo")
 
     assert ended.code == 0, ended.out
-    assert [line.split()[0] for line in ended.out.splitlines()[1:6]] == [
+    assert [line.split()[0] for line in ended.out.splitlines()[2:7]] == [
         "policy", "penstock", "alone-fifo", "alone-urgent", "fifo",
     ]  # fmt: skip
     assert "bounds hold" in ended.out
@@ -49,6 +49,9 @@ def test_what_if_prints_before_and_after(penstock, tmp_path):
     assert ended.code == 0, ended.err
     assert ended.out.startswith("before\n")
     assert "\nafter: deployments.gpt.rpm=2x\n" in ended.out
+    assert "deployment gpt: rpm 120, tpm 100,000, burst_seconds 60\n" in ended.out
+    assert ended.out.count("\ninteractive alone ") == 2
+    assert "rpm binds: " in ended.out
 
 
 def test_bad_input_is_told(penstock, tmp_path):

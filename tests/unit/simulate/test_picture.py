@@ -24,6 +24,8 @@ def test_it_shows_level_reserve_and_the_waits_of_each_class(worlds):
     root = ElementTree.fromstring(picture)  # noqa: S314 - it was made here
     kinds = {line.get("class") for line in root.iter("{http://www.w3.org/2000/svg}polyline")}
     assert kinds == {"line level", "line reserve", "line rank0", "line rank1", "line rank2"}
+    points = [each.get("class") for each in root.iter("{http://www.w3.org/2000/svg}circle")]
+    assert points == ["point rank2"], "one dump of jobs, and nobody before or after"
     assert "prefers-color-scheme: dark" in picture
     assert "<script" not in picture
     assert "&lt;ours&gt;" in picture
