@@ -13,6 +13,10 @@ from penstock.cli.main import LazyGroup
 
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "check": ("image_check", "Say what each base image costs the packages of a lock file."),
+    "dockerfile": (
+        "image_dockerfile",
+        "Write a project's Dockerfile, or check the one that is there.",
+    ),
     "strip": ("image_strip", "Take the debug symbols out of an installed prefix, safely."),
 }
 """Each command's module in this room, and its help."""

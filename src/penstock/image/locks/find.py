@@ -6,6 +6,7 @@ A lock says more than requirements, and uv's lock says more than the others, so 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Final
 
@@ -42,7 +43,7 @@ def find(project: Path) -> tuple[Path, tuple[str, ...]]:
 def read(path: Path) -> Lock:
     """Read a lock file by its name. Raises ``ImageError``."""
     root, name = path.parent, path.name
-    if name.endswith((".txt", ".in")):
+    if name.endswith((".txt", ".in")) or re.fullmatch(r"requirements[\w.-]*\.lock", name):
         return requirements.read(read_text(path, root), root / name, root)
     if name == PYPROJECT:
         return _bare(path)
