@@ -29,6 +29,7 @@ from __future__ import annotations
 import math
 import re
 from collections import OrderedDict
+from functools import cache
 
 import msgspec
 
@@ -170,14 +171,20 @@ def tokens_of_json(raw: bytes) -> float:
         return float(raw.count(b",") + 1)
     text, media = _without_media(raw)
     roles = text.count(b'"role"')
-    text = text.replace(b'"role"', b"").replace(b'"content"', b"").replace(b'"type"', b"")
-    tokens = 0.0
+    # The names of a message's fields are in every message: _TOKENS_PER_MESSAGE has them.
+    tokens = -(roles + text.count(b'"type"')) * _weight(b'"role"')
+    tokens -= text.count(b'"content"') * _weight(b'"content"')
     for kind, weight in _WEIGHTS:
         # What was counted is taken away, so that most passes see little of the text.
         rest = text.translate(None, kind)
         tokens += weight * (len(text) - len(rest))
         text = rest
-    return tokens + roles * _TOKENS_PER_MESSAGE + media * TOKENS_PER_MEDIUM
+    return max(tokens, 0.0) + roles * _TOKENS_PER_MESSAGE + media * TOKENS_PER_MEDIUM
+
+
+@cache
+def _weight(text: bytes) -> float:
+    return sum(weight * sum(byte in kind for byte in text) for kind, weight in _WEIGHTS)
 
 
 def _without_media(raw: bytes) -> tuple[bytes, int]:

@@ -11,11 +11,13 @@ count into each other.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Callable, Iterable
+from functools import cache
+from typing import Final, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.metrics import MetricWrapperBase
 
 from penstock.units import LimitName, Outcome, Usage
 
@@ -27,84 +29,111 @@ _WAIT_BUCKETS: Final = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60
 _TIME_BUCKETS: Final = (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
 
+_Metric = TypeVar("_Metric", bound=MetricWrapperBase)
+
+
+def _series(metric: _Metric) -> Callable[..., _Metric]:
+    """The series of a metric by its labels, remembered: they come from closed lists."""
+    return cache(metric.labels)
+
+
 class Metrics:
     """What the service counts. Times in seconds."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry(auto_describe=True)
         self._known: frozenset[str] = frozenset()
-        self._request_series: dict[tuple[str, Outcome, str], tuple[Counter, Histogram]] = {}
         self._call_metrics()
         self._upstream_metrics()
         self._service_metrics()
 
     def _call_metrics(self) -> None:
         registry = self.registry
-        self._requests = Counter(
-            "penstock_requests",
-            "Requests answered, by door, outcome, class, tenant and chain.",
-            ["door", "outcome", "class", "tenant", "chain"],
-            registry=registry,
+        self._requests = _series(
+            Counter(
+                "penstock_requests",
+                "Requests answered, by door, outcome, class, tenant and chain.",
+                ["door", "outcome", "class", "tenant", "chain"],
+                registry=registry,
+            )
         )
-        self._request_seconds = Histogram(
-            "penstock_request_seconds",
-            "Time from a request's head to the end of its answer, by door.",
-            ["door"],
-            buckets=_TIME_BUCKETS,
-            registry=registry,
+        self._request_seconds = _series(
+            Histogram(
+                "penstock_request_seconds",
+                "Time from a request's head to the end of its answer, by door.",
+                ["door"],
+                buckets=_TIME_BUCKETS,
+                registry=registry,
+            )
         )
-        self._waiting = Gauge(
-            "penstock_units_waiting",
-            "Units that wait for their grant now, by class and model.",
-            ["class", "model"],
-            registry=registry,
+        self._waiting = _series(
+            Gauge(
+                "penstock_units_waiting",
+                "Units that wait for their grant now, by class and model.",
+                ["class", "model"],
+                registry=registry,
+            )
         )
-        self._wait_seconds = Histogram(
-            "penstock_wait_seconds",
-            "Time that granted units waited, by class.",
-            ["class"],
-            buckets=_WAIT_BUCKETS,
-            registry=registry,
+        self._wait_seconds = _series(
+            Histogram(
+                "penstock_wait_seconds",
+                "Time that granted units waited, by class.",
+                ["class"],
+                buckets=_WAIT_BUCKETS,
+                registry=registry,
+            )
         )
-        self._first_byte_seconds = Histogram(
-            "penstock_first_byte_seconds",
-            "Time from a grant to the first byte of the provider's answer, by deployment.",
-            ["deployment"],
-            buckets=_TIME_BUCKETS,
-            registry=registry,
+        self._first_byte_seconds = _series(
+            Histogram(
+                "penstock_first_byte_seconds",
+                "Time from a grant to the first byte of the provider's answer, by deployment.",
+                ["deployment"],
+                buckets=_TIME_BUCKETS,
+                registry=registry,
+            )
         )
 
     def _upstream_metrics(self) -> None:
         registry = self.registry
-        self._answers = Counter(
-            "penstock_upstream_answers",
-            "Answers of providers, by deployment and status class (2xx to 5xx, none).",
-            ["deployment", "status_class"],
-            registry=registry,
+        self._answers = _series(
+            Counter(
+                "penstock_upstream_answers",
+                "Answers of providers, by deployment and status class (2xx to 5xx, none).",
+                ["deployment", "status_class"],
+                registry=registry,
+            )
         )
-        self._answers_429 = Counter(
-            "penstock_upstream_429",
-            "Answers of providers with status 429, by deployment.",
-            ["deployment"],
-            registry=registry,
+        self._answers_429 = _series(
+            Counter(
+                "penstock_upstream_429",
+                "Answers of providers with status 429, by deployment.",
+                ["deployment"],
+                registry=registry,
+            )
         )
-        self._tokens = Counter(
-            "penstock_tokens",
-            "Tokens used, by deployment and kind (input, input_cached, output, reasoning).",
-            ["deployment", "kind"],
-            registry=registry,
+        self._tokens = _series(
+            Counter(
+                "penstock_tokens",
+                "Tokens used, by deployment and kind (input, input_cached, output, reasoning).",
+                ["deployment", "kind"],
+                registry=registry,
+            )
         )
-        self._limit_level = Gauge(
-            "penstock_limit_level",
-            "What a deployment's bucket holds now, by limit.",
-            ["deployment", "limit"],
-            registry=registry,
+        self._limit_level = _series(
+            Gauge(
+                "penstock_limit_level",
+                "What a deployment's bucket holds now, by limit.",
+                ["deployment", "limit"],
+                registry=registry,
+            )
         )
-        self._limit_capacity = Gauge(
-            "penstock_limit_capacity",
-            "What a deployment's bucket can hold, by limit.",
-            ["deployment", "limit"],
-            registry=registry,
+        self._limit_capacity = _series(
+            Gauge(
+                "penstock_limit_capacity",
+                "What a deployment's bucket can hold, by limit.",
+                ["deployment", "limit"],
+                registry=registry,
+            )
         )
 
     def _service_metrics(self) -> None:
@@ -120,22 +149,26 @@ class Metrics:
             "How late the event loop ran its last timer: high when something blocks it.",
             registry=registry,
         )
-        self._reloads = Counter(
-            "penstock_config_reloads",
-            "Reloads of the configuration, by result (taken, refused).",
-            ["result"],
-            registry=registry,
+        self._reloads = _series(
+            Counter(
+                "penstock_config_reloads",
+                "Reloads of the configuration, by result (taken, refused).",
+                ["result"],
+                registry=registry,
+            )
         )
         self._ledger_rows_lost = Counter(
             "penstock_ledger_rows_lost",
             "Rows of the ledger that the store could not take in time.",
             registry=registry,
         )
-        self._build = Gauge(
-            "penstock_build_info",
-            "Always 1; the label says which version runs.",
-            ["version"],
-            registry=registry,
+        self._build = _series(
+            Gauge(
+                "penstock_build_info",
+                "Always 1; the label says which version runs.",
+                ["version"],
+                registry=registry,
+            )
         )
 
     def know(self, names: Iterable[str]) -> None:
@@ -157,28 +190,28 @@ class Metrics:
     ) -> None:
         """One request ended. What it does not have stays empty."""
         names = (self._name(name) if name else "" for name in (class_name, tenant, chain))
-        self._requests.labels(door, outcome.value, *names).inc()
-        self._request_seconds.labels(door).observe(seconds)
+        self._requests(door, outcome.value, *names).inc()
+        self._request_seconds(door).observe(seconds)
 
     def units_waiting(self, class_name: str, model: str, count: int) -> None:
         """So many units wait now."""
-        self._waiting.labels(self._name(class_name), self._name(model)).set(count)
+        self._waiting(self._name(class_name), self._name(model)).set(count)
 
     def unit_waited(self, class_name: str, seconds: float) -> None:
         """One unit got its grant."""
-        self._wait_seconds.labels(self._name(class_name)).observe(seconds)
+        self._wait_seconds(self._name(class_name)).observe(seconds)
 
     def first_byte(self, deployment: str, seconds: float) -> None:
         """The first byte of an answer came so long after its grant."""
-        self._first_byte_seconds.labels(self._name(deployment)).observe(seconds)
+        self._first_byte_seconds(self._name(deployment)).observe(seconds)
 
     def upstream_answer(self, deployment: str, status: int | None) -> None:
         """A provider answered with that status; None when it did not answer at all."""
         name = self._name(deployment)
         known = status is not None and 100 <= status < 600
-        self._answers.labels(name, f"{status // 100}xx" if known and status else "none").inc()
+        self._answers(name, f"{status // 100}xx" if known and status else "none").inc()
         if status == 429:
-            self._answers_429.labels(name).inc()
+            self._answers_429(name).inc()
 
     def tokens(self, deployment: str, usage: Usage) -> None:
         """What one call used. Cached tokens are part of the input, reasoning of the output."""
@@ -190,13 +223,13 @@ class Metrics:
             ("reasoning", usage.tokens_reasoning),
         ):
             if amount > 0:
-                self._tokens.labels(name, kind).inc(amount)
+                self._tokens(name, kind).inc(amount)
 
     def limit(self, deployment: str, limit: LimitName, *, level: float, capacity: float) -> None:
         """One bucket as it stands."""
         name = self._name(deployment)
-        self._limit_level.labels(name, limit.value).set(level)
-        self._limit_capacity.labels(name, limit.value).set(capacity)
+        self._limit_level(name, limit.value).set(level)
+        self._limit_capacity(name, limit.value).set(capacity)
 
     def workers_alive(self, count: int) -> None:
         """So many chain workers answer now."""
@@ -212,7 +245,7 @@ class Metrics:
 
     def reloaded(self, *, taken: bool) -> None:
         """The configuration was read again."""
-        self._reloads.labels("taken" if taken else "refused").inc()
+        self._reloads("taken" if taken else "refused").inc()
 
     def ledger_rows_lost(self, count: int) -> None:
         """So many calls have no row in the ledger."""
@@ -220,7 +253,7 @@ class Metrics:
 
     def build(self, version: str) -> None:
         """Which version runs."""
-        self._build.labels(version).set(1)
+        self._build(version).set(1)
 
     def exposition(self) -> bytes:
         """All of it in Prometheus' text format; ``CONTENT_TYPE`` goes with it."""
