@@ -45,16 +45,18 @@ from penstock.gateway.accounts import Accounts
 from penstock.gateway.calls import GatewayCalls
 from penstock.gateway.journal import Journal
 from penstock.gateway.models import ModelList, models_by_wire
-from penstock.gateway.routes import gateway_routes
+from penstock.gateway.routes import OPENAI_PREFIXES, gateway_routes
 from penstock.http.auth import Authenticator, Principal, digest
 from penstock.http.door import Access, Desk, Door, ErrorShape, Handler
 from penstock.http.entrance import Entrance
 from penstock.http.exchange import Exchange
 from penstock.http.inside import InsideCalls
 from penstock.http.server import HttpServer
+from penstock.jobs import responses
 from penstock.jobs.door import KIND, JobsDoor
 from penstock.jobs.engine import Clocks, Jobs
 from penstock.jobs.execution import RequestExecutor
+from penstock.jobs.responses import BackgroundResponses
 from penstock.providers.estimate import Estimator
 from penstock.sandbox.child import SandboxChild
 from penstock.scheduler.events import Replanned
@@ -160,6 +162,8 @@ class Service:
         self._gateway.fallbacks.models = config.models
         self._inside = InsideCalls()
         self._jobs = self._make_jobs(config)
+        self._responses = BackgroundResponses(self._jobs)
+        self._gateway.background = self._responses
         self._jobs_door = JobsDoor(self._jobs, self._chains.class_of)
         entrance = Entrance(self._routes(), self._desk)
         self._inside.application = entrance
@@ -234,7 +238,8 @@ class Service:
             self._principal_by_id,
         )
         jobs.attempt_ended = self._journal.attempt_ended
-        jobs.executors[KIND] = RequestExecutor(self._inside, config.jobs.result_bytes_max)
+        request = RequestExecutor(self._inside, config.jobs.result_bytes_max)
+        jobs.executors.update({KIND: request, responses.KIND: request})
         return jobs
 
     def _principal_by_id(self, key_id: str) -> Principal | None:
@@ -320,6 +325,7 @@ class Service:
 
         return [
             *gateway_routes(self._gateway, self._models, self._desk, self._journal),
+            *self._responses.routes(self._desk, OPENAI_PREFIXES),
             chains("/chains", self._chains.list_chains, "GET"),
             *playground_routes(self._desk),
             chains(

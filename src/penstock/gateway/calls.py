@@ -12,7 +12,7 @@ import msgspec
 from penstock.config.model import ClassTable
 from penstock.dispatch.calls import Answer, Calls
 from penstock.dispatch.planning import queue_name
-from penstock.errors import CallError, InternalError, NotFound, NotServed, UpstreamRejected
+from penstock.errors import CallError, InternalError, NotFound, UpstreamRejected
 from penstock.gateway.accounts import Account, Accounts
 from penstock.gateway.fallbacks import Fallbacks, leads_on
 from penstock.gateway.kept import KeptResponses, pinned_model
@@ -55,6 +55,18 @@ class ChainModels(Protocol):
         """Answer the whole request. Raises CallError."""
 
 
+class Background(Protocol):
+    """Responses that nobody waits for."""
+
+    async def accept(
+        self, exchange: Exchange, call: ParsedCall, principal: Principal, class_name: str
+    ) -> Outcome:
+        """Store the call and answer at once. Raises CallError."""
+
+    async def upstream_id(self, tenant: str, response_id: str) -> str | None:
+        """The provider's id of one that has ended; None where it is not this tenant's."""
+
+
 CHAIN_PREFIX = "chain:"
 
 
@@ -71,6 +83,7 @@ class GatewayCalls:
         accounts: Accounts,
         chains: ChainModels | None = None,
     ) -> None:
+        self.background: Background | None = None
         self._chains = chains
         self.classes = classes
         self.fallbacks = Fallbacks(calls.dispatcher.scheduler, {})
@@ -99,12 +112,13 @@ class GatewayCalls:
             return await self._chains.complete(exchange, call)
         check_model(caller.principal, call.model)
         self._check_served(call)
-        if call.background:
-            raise NotServed("'background' is not served yet.", param="background")
+        wish = self._wish(exchange, caller, call, arrived_at)
+        if call.background and self.background is not None:
+            exchange.at_end = None  # the call that it makes leaves the row
+            return await self.background.accept(exchange, call, caller.principal, wish.class_name)
         forecast = await self._large.run(
             body, partial(self._estimator.estimate, call, caller.route)
         )
-        wish = self._wish(exchange, caller, call, arrived_at)
         asked = Asked(call, caller, forecast, wish, arrived_at, exchange.request_id, account)
         _note_caller(exchange, asked)
         return await self._answered(exchange, asked)
@@ -126,14 +140,20 @@ class GatewayCalls:
         return Outcome.SUCCESS
 
     def _wish(self, exchange: Exchange, caller: Caller, call: ParsedCall, now: float) -> Urgency:
-        return urgency(
+        """Class and deadline; what runs in the background is batch work, and has all the time."""
+        wish = urgency(
             caller.principal,
             exchange.headers,
             self.classes,
             now,
             priority=call.priority,
             service_tier=call.service_tier,
+            default=max(self.classes, key=lambda name: self.classes[name].rank)
+            if call.background
+            else None,
         )
+        is_job = exchange.inside is not None
+        return msgspec.structs.replace(wish, deadline=None) if is_job else wish
 
     def _check_served(self, call: ParsedCall) -> None:
         serves = self._calls.dispatcher.scheduler.serves
@@ -181,7 +201,11 @@ class GatewayCalls:
     async def _pass_on(self, exchange: Exchange, asked: Asked, begun: list[Answer]) -> bytes | None:
         """The answer of the first model that gives one; see ``_pass_on_from``."""
         call, principal = asked.call, asked.caller.principal
-        kept = self.kept.find(principal.tenant, call.previous_response_id)
+        previous = call.previous_response_id
+        if previous is not None and self.background and previous.startswith("resp_"):
+            upstream_id = await self.background.upstream_id(principal.tenant, previous)
+            previous = upstream_id or previous
+        kept = self.kept.find(principal.tenant, previous)
         if kept is not None:
             call = msgspec.structs.replace(call, previous_response_id=kept.upstream_id)
             pinned = pinned_model(self._calls.dispatcher.scheduler, call.model, kept.deployment)
