@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from penstock.config.model import Config, DeploymentTable, TenantTable
 from penstock.config.secrets import Secrets
 from penstock.dispatch.calls import Target
-from penstock.dispatch.prices import Price
+from penstock.dispatch.prices import Price, prices_of
 from penstock.dispatch.upstream import Timeouts
 from penstock.limits.pool import LimitsPlan
 from penstock.providers.base import Endpoint
@@ -35,6 +35,7 @@ def queue_name(dialect: str, model: str, deployment: str | None = None) -> str:
 
 def plan_of(config: Config) -> Plan:
     """The scheduler's part of a configuration."""
+    costs = typical_costs(config)
     return Plan(
         classes=tuple(
             ClassPlan(
@@ -53,7 +54,7 @@ def plan_of(config: Config) -> Plan:
         deployments=tuple(
             plan
             for name, table in config.deployments.items()
-            for plan in _deployment_plans(name, table, config)
+            for plan in _deployment_plans(name, table, config, costs[name])
         ),
         tenant_weights={name: table.weight for name, table in config.tenants.items()},
         tenant_limits={
@@ -109,6 +110,17 @@ def dearest_prices(config: Config, prices: Mapping[str, Price]) -> Mapping[str, 
     return found
 
 
+def typical_costs(config: Config) -> Mapping[str, float]:
+    """What a typical call costs on each deployment, in nano-dollars, to choose between them.
+
+    One without a known price counts as the dearest: it is not preferred for what is not known.
+    """
+    prices = prices_of(config)
+    known = {name: float(price.expected(_TYPICAL)) for name, price in prices.items()}
+    dearest = max(known.values(), default=0.0)
+    return {name: known.get(name, dearest) for name in config.deployments}
+
+
 _TYPICAL = Estimate(tokens_input=3_000, tokens_output=1_000)
 """A call by which prices are compared: of input and output, most is input."""
 
@@ -141,7 +153,7 @@ def _queues(name: str, table: DeploymentTable, config: Config) -> tuple[str, ...
 
 
 def _deployment_plans(
-    name: str, table: DeploymentTable, config: Config
+    name: str, table: DeploymentTable, config: Config, cost: float
 ) -> Iterator[DeploymentPlan]:
     kind = config.providers[table.provider].kind
     adapter = ADAPTERS[kind]
@@ -161,6 +173,7 @@ def _deployment_plans(
         ),
         pool=table.pool,
         charge=adapter.charge,
+        cost=cost,
     )
     if Endpoint.COUNT_TOKENS in adapter.endpoints:
         counted = Endpoint.COUNT_TOKENS.dialect

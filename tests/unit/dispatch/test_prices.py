@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.config.model import Config, DeploymentTable, ProviderTable
+from penstock.dispatch.planning import dearest_prices, plan_of
 from penstock.dispatch.prices import Price, dollars, prices_of, shipped
 from penstock.units import Estimate, Usage
 
@@ -133,3 +134,26 @@ def test_costs_are_exact_and_more_tokens_never_cost_less(
     assert abs(cost - exact / 10**6) <= Decimal("0.5")
     assert price.nano_dollars(Usage(tokens + 1, output, cached)) >= cost
     assert Decimal(dollars(cost)) * 10**9 == cost
+
+
+def test_a_plan_knows_which_deployment_is_cheaper_and_prefers_none_of_unknown_price() -> None:
+    both = config(price_input=2.0, price_output=8.0)
+    cheap = DeploymentTable(provider="p", model="cheap", price_input=0.1, price_output=0.4)
+    plan = plan_of(Config(providers=both.providers, deployments={**both.deployments, "c": cheap}))
+    costs = {deployment.name: deployment.cost for deployment in plan.deployments}
+
+    assert costs["c"] == 700_000
+    assert costs["known"] == costs["own"] == 14_000_000
+
+
+def test_what_is_reserved_is_the_price_of_the_dearest_deployment_of_a_model() -> None:
+    both = config(price_input=2.0, price_output=8.0)
+    cheap = DeploymentTable(
+        provider="p", model="cheap", serves=["gpt-4o", "small"], price_input=0.1, price_output=0.4
+    )
+    whole = Config(providers=both.providers, deployments={**both.deployments, "c": cheap})
+    found = dearest_prices(whole, prices_of(whole))
+
+    assert found["openai/gpt-4o"] == prices_of(whole)["known"]
+    assert found["openai/small"] == prices_of(whole)["c"]
+    assert "openai/no-such-model" not in found
