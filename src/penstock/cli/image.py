@@ -13,6 +13,10 @@ from penstock.cli.main import LazyGroup
 
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "check": ("image_check", "Say what each base image costs the packages of a lock file."),
+    "compare": (
+        "image_compare",
+        "Put base images side by side: what to compile, build time, size.",
+    ),
     "dockerfile": (
         "image_dockerfile",
         "Write a project's Dockerfile, or check the one that is there.",

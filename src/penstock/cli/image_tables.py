@@ -6,8 +6,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from penstock.image.compare import Comparison, Row, change
 from penstock.image.model import Judged, Verdict
-from penstock.image.report import Report, TargetReport, advice, reasons
+from penstock.image.report import Report, TargetReport, advice, duration, reasons
 
 COLOURS = {
     Verdict.PURE: "green",
@@ -19,7 +20,7 @@ COLOURS = {
 ADVICE_MAX = 8
 
 
-def megabytes(count: int | None, missing: int = 0) -> str:
+def megabytes(count: int | None, missing: float = 0) -> str:
     """``101.2 MB``; with ``≥`` where some of it is not known."""
     if count is None:
         return "?"
@@ -97,3 +98,60 @@ def _package_words(package: Judged) -> str:
 
 def _coloured(verdict: Verdict) -> str:
     return f"[{COLOURS[verdict]}]{verdict.value}[/{COLOURS[verdict]}]"
+
+
+def show_comparison(comparison: Comparison) -> None:
+    """A row for each base image, with what it changes."""
+    console = Console(highlight=False)
+    when = f", as of {comparison.as_of}" if comparison.as_of is not None else ""
+    console.print(f"[bold]{escape(comparison.lock)}[/bold]{when}")
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("base image", no_wrap=True)
+    table.add_column("to compile")
+    for name in ("build", "image", "stripped", "change"):
+        table.add_column(name, justify="right")
+    reference = comparison.current
+    for row in comparison.rows:
+        is_least = bool(row.missing)
+        difference = change(row, reference)
+        table.add_row(
+            f"{row.name}{' (now)' if row.is_current else ''}",
+            _hard_words(row),
+            _build_words(row),
+            megabytes(row.image_bytes, is_least),
+            megabytes(row.stripped_bytes, is_least),
+            ""
+            if row is reference
+            else "?"
+            if difference is None
+            else f"{difference / 1e6:+.1f} MB",
+        )
+    console.print(table)
+    for row in comparison.rows:
+        for words, found in (("impossible", row.impossible), ("to compile", row.compiled)):
+            if found:
+                console.print(f"{row.name}: {words}: {', '.join(found)}", soft_wrap=True)
+    console.print(
+        "[dim]sizes: base image and packages, without bytecode; stripped is an estimate; compile "
+        "times are CPU, give or take half[/dim]",
+        soft_wrap=True,
+    )
+    for note in comparison.notes:
+        console.print(f"[dim]note: {escape(note)}[/dim]", soft_wrap=True)
+
+
+def _hard_words(row: Row) -> str:
+    if row.impossible:
+        return f"[red]{len(row.impossible)} impossible, {len(row.compiled)} of {row.packages}[/red]"
+    colour = "yellow" if row.compiled else "green"
+    return f"[{colour}]{len(row.compiled)} of {row.packages}[/{colour}]"
+
+
+def _build_words(row: Row) -> str:
+    if row.impossible:
+        return "fails"
+    if not row.compiled:
+        return f"downloads {row.download_bytes / 1e6:.0f} MB"
+    if row.compile_missing == len(row.compiled):
+        return "not measured"
+    return f"{'≥ ' if row.compile_missing else ''}{duration(row.compile_cpu_seconds)} CPU"

@@ -27,7 +27,7 @@ from penstock.image.locks.selection import Selection, select
 from penstock.image.model import Compile, File, Judged, Lock, Package, Source, Trap, Verdict
 from penstock.image.report import Report, TargetReport
 from penstock.image.resolve import resolve
-from penstock.image.targets import Target, data, target
+from penstock.image.targets import Target, base_names, data, target
 
 
 class Wish(msgspec.Struct, frozen=True):
@@ -68,7 +68,7 @@ def check(wish: Wish) -> Report:
         target(base, platform, python)
         for python in pythons
         for platform in wish.platforms
-        for base in wish.bases
+        for base in dict.fromkeys(base_names(word) for word in wish.bases)
     ]
     chosen = [
         select(lock, Selection(where.environment(), wish.extras, wish.groups)) for where in targets

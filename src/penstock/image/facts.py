@@ -74,7 +74,7 @@ class Facts:
     def _is_there(self, listed: Listed) -> bool:
         """Whether the file was there on the day that is asked about."""
         uploaded = listed.file.uploaded
-        return self._as_of is None or (uploaded is not None and uploaded[:10] < self._as_of)
+        return self._as_of is None or (uploaded is not None and uploaded[:10] <= self._as_of)
 
     def why_not_listed(self, package: Package) -> str:
         """Why ``listed`` knows nothing."""

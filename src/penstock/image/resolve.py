@@ -22,7 +22,7 @@ import msgspec
 from penstock.errors import ImageError
 from penstock.image.indexes import Index
 from penstock.image.locks import pylock
-from penstock.image.model import Lock
+from penstock.image.model import Lock, Package, Source
 
 SECONDS_MAX: Final = 180.0
 OUTPUT_MAX: Final = 32 * 1024 * 1024
@@ -72,16 +72,23 @@ def resolve(
     when = "today" if as_of is None else f"as of {as_of}"
     return msgspec.structs.replace(
         lock,
-        # Lines are of a file that is gone; those of the requirements are not known by package.
         packages=(
-            *(msgspec.structs.replace(each, line=1) for each in resolved.packages),
-            *(each for each in lock.packages if each.source.value != "registry"),
+            *(_unlisted(each) for each in resolved.packages),
+            *(each for each in lock.packages if each.source is not Source.REGISTRY),
         ),
         needs=None,
         default_groups=(),
         is_locked=False,
         notes=(*lock.notes, f"not locked: the versions are what uv resolves {when}"),
     )
+
+
+def _unlisted(package: Package) -> Package:
+    """The package without its files: forbidden to build, uv leaves out what would be built.
+
+    So the index is asked for them. The line is one of a file that is gone.
+    """
+    return msgspec.structs.replace(package, wheels=(), sdist=None, are_files_known=False, line=1)
 
 
 def _run(command: list[str], place: Path, variables: dict[str, str], path: str) -> None:
@@ -101,7 +108,10 @@ def _run(command: list[str], place: Path, variables: dict[str, str], path: str) 
         raise ImageError(f"uv could not be started: {error.strerror}") from None
     if done.returncode != 0:
         words = " ".join(done.stderr.decode("utf-8", "replace").split())
-        raise ImageError(f"uv could not resolve {path}: {ascii(words[:WORDS_MAX])[1:-1]}")
+        raise ImageError(
+            f"uv could not resolve {path} without building anything (lock it with your own tool "
+            f"if that is what it takes): {ascii(words[:WORDS_MAX])[1:-1]}"
+        )
 
 
 def _variables(indexes: Sequence[Index], environment: Mapping[str, str]) -> dict[str, str]:
