@@ -20,7 +20,8 @@ What is made equal first, in the scenario itself:
 - Sizes are read back from the bodies by the sandbox's own code, words being no exact number of
   tokens.
 - A caller from outside cannot say to which run a call belongs, so here a chain's steps are calls
-  in sequence and no more: the class's ``seniority_seconds`` is next to nothing.
+  in sequence and no more: the class is ordered by arrival, its ``seniority_seconds`` next to
+  nothing.
 - A batch tenant dumps its calls at 50 a second, not all in one moment: the time that one process
   needs to open hundreds of connections is not what is measured.
 - ``Prefer: wait=`` is in whole seconds, so deadlines are.
@@ -127,7 +128,7 @@ def script_for(seconds: float) -> Script:
     scenario = scenario_of("flood", rows, shape)
     first = min(each.rank for each in scenario.classes)
     classes = tuple(
-        msgspec.structs.replace(each, seniority_seconds=SENIORITY_SECONDS)
+        msgspec.structs.replace(each, order="arrival", seniority_seconds=SENIORITY_SECONDS)
         if each.rank == first
         else each
         for each in scenario.classes

@@ -85,12 +85,15 @@ class RunPlace(msgspec.Struct, frozen=True):
     """Where a unit stands in its run; it decides the order within a tenant.
 
     ``arrival`` is when the *run* arrived: later steps keep it, so that a run already begun
-    goes before one that has not. A call outside any run is a run of its own.
+    goes before one that has not. A call outside any run is a run of its own. ``steps_total``
+    is how many steps it has, where that is known; ``chain`` whose run it is.
     """
 
     run_id: str
     arrival: float
     step: int = 0
+    chain: str = ""
+    steps_total: int | None = None
 
 
 class Unit(msgspec.Struct, frozen=True):

@@ -32,7 +32,7 @@ SANDBOX_ANTHROPIC = "sandbox-anthropic"
 """Its provider and deployment under Anthropic's protocol, with limits of its own."""
 
 CLASSES: dict[str, dict[str, Any]] = {
-    "interactive": {"rank": 0, "reserve": 0.0, "seniority_seconds": 0.5, "quantum_seconds": 16.0},
+    "interactive": {"rank": 0, "reserve": 0.0, "order": "remaining", "quantum_seconds": 16.0},
     "standard": {"rank": 1, "reserve": 1.0, "min_share": 0.05, "order": "deadline"},
     "batch": {"rank": 2, "reserve": 1.0, "min_share": 0.05},
 }

@@ -254,8 +254,11 @@ class ClassTable(_Table, frozen=True):
         float, Meta(ge=0, lt=1, description="floor against starvation, as a share of the limit")
     ] = 0.0
     order: Annotated[
-        Literal["arrival", "deadline"],
-        Meta(description="what decides between the units of one tenant"),
+        Literal["arrival", "deadline", "remaining"],
+        Meta(
+            description="what decides between the units of one tenant: its run's arrival, the "
+            "deadline, or how many steps its run has left"
+        ),
     ] = "arrival"
     seniority_seconds: Annotated[
         Positive | None,

@@ -183,7 +183,7 @@ class GatewayCalls:
         if affinity is not None:
             affinity = f"{caller.principal.tenant}/{affinity}"
         if run is not None:
-            place = RunPlace(run.run_id, run.arrival, run.step)
+            place = RunPlace(run.run_id, run.arrival, run.step, run.chain)
             affinity = affinity or run.run_id
             if run.deadline is not None:
                 deadline = min(run.deadline, deadline) if deadline is not None else run.deadline

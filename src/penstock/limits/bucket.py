@@ -19,7 +19,7 @@ from itertools import takewhile
 
 from penstock.limits.plateau import Plateau
 from penstock.limits.production import Production
-from penstock.limits.replay import ONE_WAY_SECONDS_MAX, Send, remaining_interval
+from penstock.limits.replay import ONE_WAY_SECONDS_MAX, REORDER_SECONDS, Send, remaining_interval
 from penstock.units import LimitReading
 
 CAPACITY_SECONDS_UNKNOWN = 5.0
@@ -59,6 +59,9 @@ something that readings do not show in time (estimates, somebody else); it fades
 
 SOFT_SECONDS_MIN = 20.0
 """A bucket that holds less than this keeps no partial reserve: it would only stand idle."""
+
+COUNTED_EVERY_SECONDS = 1.0
+"""A provider may count what is produced in lumps of so much time, and so later than we do."""
 
 START_SECONDS = 0.1
 START_SHARE_MAX = 0.3
@@ -386,6 +389,7 @@ class Bucket:
             sends=self._sends,
             sent_at=sent_at,
             now=now,
+            before_seconds=REORDER_SECONDS if self.production is None else COUNTED_EVERY_SECONDS,
         )
 
     def _is_stale(self, sent_at: float, now: float) -> bool:

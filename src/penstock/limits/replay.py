@@ -31,7 +31,7 @@ class Send(NamedTuple):
     amount: float
 
 
-def remaining_interval(
+def remaining_interval(  # noqa: PLR0913 - eight facts about one reading, by keyword
     remaining: float,
     *,
     rounding: float,
@@ -40,6 +40,7 @@ def remaining_interval(
     sends: Sequence[Send] | deque[Send],
     sent_at: float,
     now: float,
+    before_seconds: float = REORDER_SECONDS,
 ) -> tuple[float, float]:
     """The lowest and the highest level now, given what was left after a send at ``sent_at``.
 
@@ -49,7 +50,7 @@ def remaining_interval(
     half = rounding / 2
     highest, highest_at = min(capacity, remaining + half), sent_at
     lowest, lowest_at = remaining - half, sent_at + ONE_WAY_SECONDS_MAX
-    since = list(takewhile(lambda send: send.at >= sent_at - REORDER_SECONDS, reversed(sends)))
+    since = list(takewhile(lambda send: send.at >= sent_at - before_seconds, reversed(sends)))
     together = [send.amount for send in since if send.at == sent_at and send.amount > 0]
     if together:
         # One of those is the observed one: at the worst the smallest, and admitted first.

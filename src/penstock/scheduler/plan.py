@@ -23,7 +23,7 @@ class ClassPlan(msgspec.Struct, frozen=True):
     rank: int
     reserve: float = 0.0
     min_share: float = 0.0
-    order: Literal["arrival", "deadline"] = "arrival"
+    order: Literal["arrival", "deadline", "remaining"] = "arrival"
     seniority_seconds: float = math.inf
     quantum_seconds: float = 0.0
     queue_max: int = 10_000

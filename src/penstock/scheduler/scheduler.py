@@ -41,6 +41,7 @@ from penstock.scheduler.fairness import COMPACT_ENDED_MIN
 from penstock.scheduler.health import Trouble
 from penstock.scheduler.plan import Plan
 from penstock.scheduler.predict import predicted_wait_seconds, units_ahead
+from penstock.scheduler.steps import ChainSteps
 from penstock.scheduler.waiting import Waiting
 from penstock.units import Amounts, Grant, Unit, Usage
 
@@ -68,6 +69,7 @@ class Scheduler:
         self._flights: dict[str, Flight] = {}
         self._allowances = Allowances()
         self._affinities = Affinities()
+        self._steps = ChainSteps()
         self._deadlines: list[tuple[float, int, Waiting]] = []
         self.plan = plan
         self.domains: list[Domain] = []
@@ -209,7 +211,10 @@ class Scheduler:
         assert unit.unit_id not in self._waiting, f"{unit.unit_id} was submitted twice"
         assert unit.unit_id not in self._flights, f"{unit.unit_id} was submitted twice"
         queue = domain.class_queue(unit.class_name)
-        waiting = Waiting(unit, queue.plan, next(self._sequence), now)
+        steps_left = 1.0
+        if queue.plan.order == "remaining":
+            steps_left = self._steps.remaining(unit.place)
+        waiting = Waiting(unit, queue.plan, next(self._sequence), now, steps_left)
         limit = domain.price(waiting)
         if limit is not None:
             return Refusal(unit.unit_id, RefusalReason.TOO_LARGE, limit=limit)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from penstock.scheduler.explain import Mark
 from penstock.scheduler.plan import ClassPlan
+from penstock.scheduler.steps import STEP_SECONDS
 from penstock.units import Amounts, Unit
 
 if TYPE_CHECKING:
@@ -18,7 +19,8 @@ class Waiting:
     The place is the run's arrival, so that a run already begun goes before one that has not;
     where a class bounds the seniority, a later step counts as so much earlier than it came at
     most, because single calls would else wait for all of other runs. In a class ordered by
-    deadline the deadline comes first. The place is fixed on submission: a unit that comes back
+    deadline the deadline comes first, in one ordered by what remains (``steps``) each step left
+    counts as a later arrival. The place is fixed on submission: a unit that comes back
     after a 429 has the same. ``sequence`` breaks ties, not a clock. ``options`` are the
     deployments that it may go to, with what it takes of each.
     """
@@ -35,11 +37,15 @@ class Waiting:
         "unit",
     )
 
-    def __init__(self, unit: Unit, plan: ClassPlan, sequence: int, now: float) -> None:
+    def __init__(
+        self, unit: Unit, plan: ClassPlan, sequence: int, now: float, steps_left: float = 1.0
+    ) -> None:
         urgency = 0.0
         if plan.order == "deadline":
             urgency = unit.deadline if unit.deadline is not None else float("inf")
         arrival = max(unit.place.arrival, now - plan.seniority_seconds)
+        if plan.order == "remaining":
+            arrival += STEP_SECONDS * (steps_left - 1.0)
         self.key = (urgency, arrival, sequence)
         self.unit = unit
         self.submitted_at = now

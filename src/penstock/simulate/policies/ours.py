@@ -45,7 +45,9 @@ class Ours:
         estimate = Estimate(
             call.tokens_input_estimated, max(1, min(round(expected), output_max)), output_max
         )
-        place = RunPlace(run.name, run.arrival, call.step_number)
+        # As live: the scheduler knows that it is a chain, and learns how many steps those have.
+        chain = "chain" if len(run.steps) > 1 else ""
+        place = RunPlace(run.name, run.arrival, call.step_number, chain)
         self._post(
             Submitted(
                 Unit(
