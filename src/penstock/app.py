@@ -13,7 +13,7 @@ import logging
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from penstock.chains.spec import WorkerSpec
 from penstock.chains.supervisor import ReloadFailed, WorkerPool
 from penstock.chains.watch import changes
 from penstock.config.defaults import sandbox_providers, with_sandbox_port
+from penstock.config.key_files import KeyFiles
 from penstock.config.load import Loaded
 from penstock.config.model import Config, KeyTable, TenantTable
 from penstock.dashboard.gather import live_snapshot
@@ -59,7 +60,7 @@ from penstock.jobs.execution import RequestExecutor
 from penstock.jobs.responses import BackgroundResponses
 from penstock.providers.estimate import Estimator
 from penstock.sandbox.child import SandboxChild
-from penstock.scheduler.events import Replanned
+from penstock.scheduler.events import Replanned, Restored
 from penstock.scheduler.scheduler import Scheduler
 from penstock.store.budgets import Budget, Budgets, Scope, first_of_month, spent_since
 from penstock.store.database import DATABASE_FILE
@@ -137,6 +138,7 @@ class Service:
         self._dispatcher = Dispatcher(scheduler, time.monotonic)
         self._calls = Calls(self._dispatcher, self._upstream, self._metrics, time.time)
         self._calls.targets = targets_of(config, self._loaded.secrets)
+        self._key_files = KeyFiles(config)
         self._ledger = Ledger(self._writer, self._metrics.ledger_rows_lost)
         await self._begin_budgets()
         self._accounts = Accounts(self._ledger, self._budgets, time.time, time.monotonic)
@@ -222,8 +224,9 @@ class Service:
             return False
         for name in _needing_restart(self.config, config):
             _log.warning("reload: a change of %s needs a restart", name)
-        self._loaded = loaded
+        keys_before, self._loaded = self._loaded.secrets.providers, loaded
         self._adopt(config)
+        self._restore(keys_before)
         self._metrics.reloaded(taken=True)
         _log.info("reload taken")
         return True
@@ -260,6 +263,7 @@ class Service:
         self._desk.authenticator = self._authenticator()
         self._desk.adopt(config.server)
         self._calls.targets = targets_of(config, self._loaded.secrets)
+        self._key_files = KeyFiles(config)
         self._gateway.classes = config.classes
         self._price(config)
         self._models.models = models_by_wire(config)
@@ -388,8 +392,30 @@ class Service:
             except ReloadFailed as error:
                 _log.error("reload refused: %s", error)
 
+    def _follow_key_files(self) -> None:
+        """Go on with provider keys that have been replaced; calls under way keep theirs."""
+        keys, problems = self._key_files.changed()
+        for problem in problems:
+            _log.error("a provider's key stays as it was: %s", problem)
+        if not keys:
+            return
+        secrets_before = self._loaded.secrets
+        merged = {**secrets_before.providers, **keys}
+        replaced = msgspec.structs.replace(secrets_before, providers=merged)
+        self._loaded = msgspec.structs.replace(self._loaded, secrets=replaced)
+        self._calls.targets = targets_of(self.config, replaced)
+        self._restore(secrets_before.providers)
+        _log.info("the keys of these providers were replaced: %s", ", ".join(sorted(keys)))
+
+    def _restore(self, keys_before: Mapping[str, str]) -> None:
+        """A deployment that was out for its key is asked again once that is another."""
+        keys = self._loaded.secrets.providers
+        for name, table in self.config.deployments.items():
+            if keys_before.get(table.provider) != keys.get(table.provider):
+                self._dispatcher.post(Restored(name))
+
     async def _watch(self) -> None:
-        """Every second: follow the key store, measure the loop's lag."""
+        """Every second: follow the key store and the key files, measure the loop's lag."""
         loop = asyncio.get_running_loop()
         restarts = 0
         while True:
@@ -402,6 +428,7 @@ class Service:
                     _log.info("the key store has changed")
             except PenstockError as error:
                 _log.error("the key store cannot be read: %s", error)
+            self._follow_key_files()
             now_restarts = sum(view.restarts for view in self._pool.view())
             for _ in range(now_restarts - restarts):
                 self._metrics.worker_restarted()

@@ -72,6 +72,11 @@ def read_secrets(
     return Secrets(providers=providers, keys=keys)
 
 
+def read_provider_key(name: str, provider: ProviderTable, problems: Problems) -> str | None:
+    """The key in a provider's file, whose path is absolute; what cannot be read is a problem."""
+    return _Reader(Path(), {}, problems).read(("providers", name), provider)
+
+
 class _Reader:
     """Reads one secret after the other."""
 

@@ -126,3 +126,29 @@ def test_waiting_for_a_model_that_goes_down_ends_with_another(client, sandboxes)
     sandboxes[0].post("/faults", {"faults": ["503"], "calls": 1000})
     assert {("small", "small")} == {ask(client) for _ in range(12)}
     assert sandboxes[0].get("/stats")[1]["calls"] < 12
+
+
+def test_a_key_is_rotated_without_a_restart(fast_sandbox, serve, tmp_path, poll):
+    """The file is noticed; a deployment that was out for its key is back."""
+    one = fast_sandbox()
+    key_file = tmp_path / "key"
+    key_file.write_text("sk-number-1111")
+    key_file.chmod(0o600)
+    config = CONFIG.replace("{one}", one.url).replace("{two}", one.url)
+    config = config.replace('key_env = "UPSTREAM_KEY"', f'key_file = "{key_file}"', 1)
+    service = serve(config, WEB_KEY=WEB, NARROW_KEY=NARROW, UPSTREAM_KEY="sk-up")
+
+    def last_key():
+        ask(made)
+        return one.get("/stats?calls=1")[1]["last_calls"][-1]["key"]
+
+    with openai.OpenAI(api_key=WEB, base_url=f"{service.url}/v1", max_retries=0) as made:
+        assert last_key().endswith("1111")
+        one.post("/faults", {"faults": ["401", None], "calls": 2})
+        assert ("small", "small") == ask(made)
+        key_file.write_text("sk-number-22222")
+        poll(lambda: last_key().endswith("2222"))
+        assert ("large", "large") == ask(made)
+        key_file.write_text("no key at all")
+        poll(lambda: any("stays as it was" in line["message"] for line in service.logged()))
+        assert last_key().endswith("2222")
