@@ -44,6 +44,7 @@ def contract_tables() -> dict[str, ChainTable]:
     tables = msgspec.convert(contract["chains"], dict[str, ChainTable])
     tables |= {name: chain_table(name) for name in NAMES}
     tables["unencodable_step"] = chain_table("unencodable_step", show_steps=True)
+    tables["slow_shown"] = chain_table("slow", show_steps=True)
     tables["slow_limited"] = chain_table("slow", timeout_seconds=0.2)
     tables["broken"] = chain_table("chain", module="no_such_module_anywhere")
     return tables

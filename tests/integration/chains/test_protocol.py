@@ -165,6 +165,19 @@ def test_callback_events_bring_token_counts_to_the_caller_where_the_chain_tells_
     assert "callback_events" not in closed
 
 
+def test_what_a_run_used_is_told_beside_its_output_and_only_where_a_model_told_it(http):
+    used = {"input_tokens": 20, "output_tokens": 3, "total_tokens": 23}
+    body = {"input": {"topic": "cats"}}
+    assert used == http.post("/prompt_chat/invoke", json=body).json()["metadata"]["usage"]
+    answer = http.post("/prompt_chat/batch", json={"inputs": [{"topic": "cats"}] * 2}).json()
+    assert [used, used] == [one["usage"] for one in answer["metadata"]["responses"]]
+    frames = http.post("/prompt_chat/stream", json=body).text.strip().split("\n\n")
+    assert "event: end" == frames[-1]
+    name, data = frames[-2].split("\n")
+    assert ("event: metadata", used) == (name, json.loads(data.removeprefix("data: "))["usage"])
+    assert "usage" not in http.post("/upper/invoke", json={"input": "a"}).json()["metadata"]
+
+
 def test_a_models_defaults_are_filled_in(http):
     answer = http.post("/person/invoke", json={"input": {"name": "Ada", "age": 36}})
 
@@ -314,6 +327,9 @@ def test_a_key_sees_and_runs_its_own_chains_only(front):
         ("slow", "batch", {"inputs": [30, 30]}),
         ("slow_stream", "stream", {"input": 30}),
         ("slow", "stream", {"input": 30}),
+        ("slow_shown", "stream_events", {"input": 30}),
+        ("slow_shown", "stream_events", {"input": 30, "kwargs": {"version": "v1"}}),
+        ("slow_shown", "stream_log", {"input": 30}),
     ],
 )
 def test_a_hang_up_cancels_the_run(front, http, chain, endpoint, body):

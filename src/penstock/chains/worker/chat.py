@@ -17,7 +17,6 @@ from functools import partial
 from typing import Any
 
 import msgspec
-from langchain_core.callbacks import UsageMetadataCallbackHandler
 from langchain_core.messages import (
     AIMessage,
     AIMessageChunk,
@@ -94,10 +93,7 @@ def _messages(value: Any) -> list[BaseMessage]:
 
 async def _whole(order: Order) -> bytes:
     """The document of a run's whole answer."""
-    usage = UsageMetadataCallbackHandler()
-    output = await order.chain.runnable.ainvoke(
-        order.input, {**order.config(), "callbacks": [usage]}
-    )
+    output = await order.chain.runnable.ainvoke(order.input, order.config())
     last = _last_message(output)
     told: Any = convert_to_openai_messages(last)
     message: dict[str, Any] = {"role": "assistant", "content": str(last.text) or None}
@@ -105,12 +101,11 @@ async def _whole(order: Order) -> bytes:
         message["tool_calls"] = told["tool_calls"]
     choice = {"index": 0, "message": message, "finish_reason": _finish_reason(last)}
     document = {**_head(order, "chat.completion"), "choices": [choice]}
-    return msgspec.json.encode(document | _usage_field(usage))
+    return msgspec.json.encode(document | _usage_field(order))
 
 
 async def _frames(order: Order, *, counted: bool) -> AsyncGenerator[bytes, None]:
     """The events of a run's answer as it comes; ``counted`` adds one with the usage."""
-    usage = UsageMetadataCallbackHandler()
     head = _head(order, "chat.completion.chunk")
 
     def frame(delta: Mapping[str, Any], finish_reason: str | None = None) -> bytes:
@@ -121,7 +116,7 @@ async def _frames(order: Order, *, counted: bool) -> AsyncGenerator[bytes, None]
     opening: dict[str, Any] = {"role": "assistant", "content": ""}
     last: BaseMessage = AIMessage("")
     called = False
-    async for message in _parts(order, usage):
+    async for message in _parts(order):
         delta = _delta(message)
         called = called or "tool_calls" in delta
         if opening or delta:
@@ -131,16 +126,14 @@ async def _frames(order: Order, *, counted: bool) -> AsyncGenerator[bytes, None]
     if opening:
         yield frame(opening)
     yield frame({}, "tool_calls" if called else _finish_reason(last))
-    if counted and (field := _usage_field(usage)):
+    if counted and (field := _usage_field(order)):
         yield event(None, msgspec.json.encode({**head, "choices": [], **field}))
 
 
-async def _parts(
-    order: Order, usage: UsageMetadataCallbackHandler
-) -> AsyncGenerator[BaseMessage, None]:
+async def _parts(order: Order) -> AsyncGenerator[BaseMessage, None]:
     """The answer's pieces, in the form of messages."""
     runnable: Any = order.chain.runnable
-    config = {**order.config(), "callbacks": [usage]}
+    config = order.config()
     if order.chain.is_graph:
         told = runnable.astream(order.input, config, stream_mode="messages")
         seen: set[str | None] = set()
@@ -202,15 +195,15 @@ def _finish_reason(message: BaseMessage) -> str:
     return told if told in FINISH_REASONS else "stop"
 
 
-def _usage_field(usage: UsageMetadataCallbackHandler) -> dict[str, Any]:
-    """The sum over the run's models; nothing where none of them told its usage."""
-    told = list(usage.usage_metadata.values())
-    if not told:
+def _usage_field(order: Order) -> dict[str, Any]:
+    """The sum over the run's LLM calls; nothing where none of them told its usage."""
+    used = order.usage.totals
+    if used is None:
         return {}
     fields = {
-        "prompt_tokens": sum(one["input_tokens"] for one in told),
-        "completion_tokens": sum(one["output_tokens"] for one in told),
-        "total_tokens": sum(one["total_tokens"] for one in told),
+        "prompt_tokens": used.input_tokens,
+        "completion_tokens": used.output_tokens,
+        "total_tokens": used.total_tokens,
     }
     return {"usage": fields}
 

@@ -79,7 +79,7 @@ class LangServe:
         result = await self._runs.invoke(order)
         document: dict[str, Any] = {
             "output": msgspec.Raw(result.output),
-            "metadata": {"run_id": order.identity.run_id, "feedback_tokens": []},
+            "metadata": _metadata(order),
         }
         if result.events is not None:
             document["callback_events"] = result.events
@@ -94,7 +94,7 @@ class LangServe:
         document: dict[str, Any] = {
             "output": [msgspec.Raw(result.output) for result in results],
             "metadata": {
-                "responses": [{"run_id": run_id, "feedback_tokens": []} for run_id in run_ids],
+                "responses": [_metadata(order) for order in orders],
                 "run_ids": run_ids,
             },
         }
@@ -139,8 +139,7 @@ class LangServe:
 
     async def _stream(self, chain: Chain, request: Request, answer: Answer) -> None:
         order = self._order(chain, request, parse(request.body))
-        metadata = event("metadata", msgspec.json.encode({"run_id": order.identity.run_id}))
-        await answer.stream(self._frames(order, output_chunks, metadata), END)
+        await answer.stream(self._output_frames(order), END)
 
     async def _stream_events(self, chain: Chain, request: Request, answer: Answer) -> None:
         _check_steps_shown(chain)
@@ -155,16 +154,29 @@ class LangServe:
         source = partial(steps.log_patches, filters=steps.filters_of(body))
         await answer.stream(self._frames(self._order(chain, request, body), source), END)
 
-    async def _frames(
-        self, order: Order, source: Source, head: bytes = b""
-    ) -> AsyncGenerator[bytes, None]:
-        """``head`` just before the first piece (clients of stream_events know no such event)."""
-        async with aclosing(self._runs.stream(order, source)) as pieces:
-            async for piece in pieces:
-                yield head + event("data", piece)
+    async def _output_frames(self, order: Order) -> AsyncGenerator[bytes, None]:
+        """The run's id just before the first chunk, and what it has used after the last."""
+        about: dict[str, Any] = {"run_id": order.identity.run_id}
+        head = event("metadata", msgspec.json.encode(about))
+        async with aclosing(self._frames(order, output_chunks)) as frames:
+            async for frame in frames:
+                yield head + frame
                 head = b""
         if head:
             yield head
+        if order.usage.totals is not None:
+            yield event("metadata", msgspec.json.encode(about | order.usage.fields))
+
+    async def _frames(self, order: Order, source: Source) -> AsyncGenerator[bytes, None]:
+        """Each piece as an event; clients of steps know no metadata events, so there are none."""
+        async with aclosing(self._runs.stream(order, source)) as pieces:
+            async for piece in pieces:
+                yield event("data", piece)
+
+
+def _metadata(order: Order) -> dict[str, Any]:
+    """What is told of a run beside its output; ``usage`` is more than LangServe tells."""
+    return {"run_id": order.identity.run_id, "feedback_tokens": [], **order.usage.fields}
 
 
 def _check_steps_shown(chain: Chain) -> None:

@@ -16,6 +16,7 @@ from contextlib import aclosing, asynccontextmanager
 from typing import Any, TypeVar
 
 import msgspec
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.runnables import RunnableConfig
 
 from penstock.chains.worker.callback_events import EventRecorder
@@ -24,6 +25,7 @@ from penstock.chains.worker.codec import encode
 from penstock.chains.worker.config_rules import Settings
 from penstock.chains.worker.faults import ChainTimedOut, call_error
 from penstock.chains.worker.identity import Run, current_run
+from penstock.chains.worker.usage import RunUsage
 from penstock.errors import CallError, ChainFailed
 from penstock.units import RunIdentity
 
@@ -50,17 +52,18 @@ class Order(msgspec.Struct, frozen=True):
     settings: Settings
     identity: RunIdentity
     request_id: str
+    usage: RunUsage = msgspec.field(default_factory=RunUsage)
 
-    def config(self) -> RunnableConfig:
-        """What the runnable is called with."""
-        return self.chain.config(self.settings, self.identity.run_id)
+    def config(self, *callbacks: BaseCallbackHandler) -> RunnableConfig:
+        """What the runnable is called with; ``usage`` counts, whoever else listens."""
+        config = self.chain.config(self.settings, self.identity.run_id)
+        config["callbacks"] = [self.usage, *callbacks]
+        return config
 
 
 async def _output(order: Order) -> Result:
-    config = order.config()
     recorder = EventRecorder() if order.chain.table.include_callback_events else None
-    if recorder is not None:
-        config["callbacks"] = [recorder]
+    config = order.config() if recorder is None else order.config(recorder)
     output = encode(await order.chain.runnable.ainvoke(order.input, config))
     return Result(output, recorder.events if recorder else None)
 

@@ -7,8 +7,9 @@ a chain's steps hand each other what they like, and only its output is a promise
 
 from __future__ import annotations
 
+import asyncio
 import warnings
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any, Literal
 
 from penstock.chains.worker.codec import NotEncodable, encode
@@ -21,6 +22,8 @@ FILTERS = tuple(
 FILTER_ENTRIES_MAX = 64
 
 OWN_METADATA_PREFIX = "__"
+
+SECOND_CANCELLATION_SECONDS = 0.05
 
 Version = Literal["v1", "v2"]
 
@@ -58,9 +61,11 @@ async def events(
     order: Order, filters: Mapping[str, Any], version: Version
 ) -> AsyncGenerator[bytes, None]:
     """The run's events, each with its name, its data and its place in the tree of runs."""
-    told = order.chain.runnable.astream_events(
+    told: AsyncIterator[Any] = order.chain.runnable.astream_events(
         order.input, order.config(), version=version, **filters
     )
+    if version == "v1":
+        told = _leaving_cancels(told)
     async with closed_at_once(told):
         async for event in told:
             metadata = {
@@ -77,13 +82,44 @@ async def events(
 
 async def log_patches(order: Order, filters: Mapping[str, Any]) -> AsyncGenerator[bytes, None]:
     """The run's log: JSON patches which, one after the other, make up its whole state."""
-    told = order.chain.runnable.astream_log(order.input, order.config(), **filters)
+    told = _leaving_cancels(
+        order.chain.runnable.astream_log(order.input, order.config(), **filters)
+    )
     async with closed_at_once(told):
         async for patch in told:
             try:
                 yield encode({"ops": patch.ops})
             except NotEncodable:
                 yield encode({"ops": [_encodable(op) for op in patch.ops]})
+
+
+async def _leaving_cancels(told: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
+    """The same, but whoever leaves it cancels the run.
+
+    LangChain's log, and the first version of events, which is made of it, wait for the run to end
+    when they are left. A task that waits so passes on a second cancellation. What is held between
+    the two tasks is bounded as little as within LangChain's own, which never waits for its reader.
+    """
+    items: asyncio.Queue[Any] = asyncio.Queue()
+    end = object()
+
+    async def take() -> None:
+        try:
+            async for item in told:
+                items.put_nowait(item)
+        finally:
+            items.put_nowait(end)
+
+    task = asyncio.create_task(take())
+    try:
+        while (item := await items.get()) is not end:
+            yield item
+        await task
+    finally:
+        task.cancel()
+        await asyncio.wait({task}, timeout=SECOND_CANCELLATION_SECONDS)
+        task.cancel()
+        await asyncio.wait({task})
 
 
 def _encodable(fields: Mapping[str, Any]) -> dict[str, Any]:
