@@ -43,20 +43,18 @@ def use_at_most(scenario: Scenario, limit: LimitName) -> float:
     if limit is LimitName.CONCURRENCY:
         held_seconds = sum(scenario.timing.answer_seconds(step) for step in steps)
         return min(1.0, held_seconds / ((scenario.slots() or 1) * (end - begin)))
-    refill = given = 0.0
+    at_most = 0.0
     for number in scenario.pools().values():
         site = scenario.sites[number]
-        rate = site.rates().get(limit)
-        if rate is None:
-            continue
-        refill += rate * (end - begin)
+        rate = site.rates().get(limit, 0.0)
         period_seconds = PERIOD_SECONDS[limit]
         if site.limits.fixed_window:
             windows = math.ceil(end / period_seconds) - math.floor(begin / period_seconds)
-            given += windows * rate * period_seconds
+            at_most += windows * rate * period_seconds
         else:
             held = site.limits.burst_seconds if period_seconds == 60.0 else period_seconds
-            given += rate * (end - begin + held)
+            at_most += rate * (end - begin + held)
     charge = scenario.sites[0].plan.charge
     asked = sum(charged_amounts(charge, step[:3])[limit] for step in steps)
-    return min(given, asked) / refill if refill else 0.0
+    given = scenario.given(limit)
+    return min(at_most, asked) / given if given else 0.0

@@ -180,10 +180,11 @@ def binding_limit(scenario: Scenario) -> LimitName:
             slot_seconds += timing.answer_seconds(step)
             for limit, amount in charged_amounts(charge, step[:3]).items():
                 totals[limit] = totals.get(limit, 0.0) + amount
-    asked = {limit: totals.get(limit, 0.0) / rate for limit, rate in scenario.rates().items()}
+    asked = {limit: totals.get(limit, 0.0) / scenario.given(limit) for limit in scenario.rates()}
     slots = scenario.slots()
     if slots is not None:
-        asked[LimitName.CONCURRENCY] = slot_seconds / slots
+        counted_seconds = scenario.seconds - scenario.settling_seconds
+        asked[LimitName.CONCURRENCY] = slot_seconds / (slots * counted_seconds)
     return max(asked, key=lambda limit: asked[limit])
 
 
@@ -319,15 +320,13 @@ def _use(scenario: Scenario, record: Record, limit: LimitName) -> tuple[float, f
     if limit is LimitName.CONCURRENCY:
         return use_of_slots(scenario, record.calls)
     begin, end = record.marks[0], record.marks[1]
-    refill = used = lost = 0.0
+    given = scenario.given(limit)
+    used = lost = 0.0
     for number in scenario.pools().values():
-        rate = scenario.sites[number].rates().get(limit)
-        if rate is None:
-            continue
-        refill += rate * (scenario.seconds - scenario.settling_seconds)
-        used += end[number, limit][0] - begin[number, limit][0]
-        lost += end[number, limit][1] - begin[number, limit][1]
-    return (used / refill, lost / refill) if refill else (0.0, 0.0)
+        if (number, limit) in begin:
+            used += end[number, limit][0] - begin[number, limit][0]
+            lost += end[number, limit][1] - begin[number, limit][1]
+    return (used / given, lost / given) if given else (0.0, 0.0)
 
 
 def _jain(record: Record) -> float | None:

@@ -13,6 +13,8 @@ from penstock.simulate.provider_world import ProviderLimits
 from penstock.simulate.runs import Run, Step
 from penstock.units import PERIOD_SECONDS, ChargeModel, LimitName
 
+MINUTE_SECONDS = 60.0
+
 
 class Timing(msgspec.Struct, frozen=True):
     """How long a provider takes: the way there and back, the first token, each further one."""
@@ -96,6 +98,16 @@ class Scenario(msgspec.Struct, frozen=True):
             for limit, rate in self.sites[number].rates().items():
                 found[limit] = found.get(limit, 0.0) + rate
         return found
+
+    def given(self, limit: LimitName) -> float:
+        """What all accounts' limit gives in the counted time: its refill, and of a day the day.
+
+        A minute's bucket is filled again many times in it, a day's is there once.
+        """
+        period_seconds = PERIOD_SECONDS[limit]
+        seconds = self.seconds - self.settling_seconds
+        rate = self.rates().get(limit, 0.0)
+        return rate * (seconds if period_seconds == MINUTE_SECONDS else seconds + period_seconds)
 
     def slots(self) -> int | None:
         """How many calls may run at once over all accounts; None where one has no such limit."""

@@ -133,6 +133,18 @@ def test_where_slots_bind_their_use_is_counted_and_the_next_free_one_may_be_wait
     )
 
 
+def test_a_days_limit_binds_only_where_the_day_is_used_up(worlds):
+    """Its bucket holds a day: 90 requests of 100 are no reason to look at its rate of 0.001/s."""
+    runs = [worlds.run(f"i{n}", n * 0.5) for n in range(90)]
+    roomy, scarce = (
+        play(worlds.scenario(runs, ProviderLimits(rpm=100, rpd=rpd)), "alone-fifo")
+        for rpd in (1_000, 60)
+    )
+
+    assert (roomy.binding, scarce.binding) == ("rpm", "rpd")
+    assert scarce.use == pytest.approx(1.0, abs=0.02)
+
+
 def test_a_free_slot_is_lost_while_somebody_waits(worlds):
     runs = [worlds.run(f"i{n}", 20.0, output=56) for n in range(3)]
     scenario = worlds.scenario(runs, ProviderLimits(rpm=60, concurrency=2, burst_seconds=1))
