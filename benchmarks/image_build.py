@@ -53,27 +53,7 @@ RUN ln -s /usr/bin/python3.13 /usr/local/bin/python3 && ln -s python3 /usr/local
     ln -s /usr/bin/pip3 /usr/local/bin/pip && rm -f /usr/lib/python3*/EXTERNALLY-MANAGED
 """
 
-IMPORTS = """\
-import importlib, importlib.metadata, json, pathlib, sys, warnings
-warnings.simplefilter("ignore")
-names, failed = set(), {}
-for distribution in importlib.metadata.distributions():
-    for file in distribution.files or ():
-        top = file.parts[0]
-        if top.endswith(".dist-info") or top in {"..", "__pycache__", "bin"}:
-            continue
-        name = top.split(".")[0]
-        if name.isidentifier() and (len(file.parts) > 1 or top.endswith((".py", ".so"))):
-            place = pathlib.Path(distribution.locate_file(top))
-            if place.is_file() or (place / "__init__.py").is_file():
-                names.add(name)
-for name in sorted(names):
-    try:
-        importlib.import_module(name)
-    except BaseException as problem:
-        failed[name] = repr(problem)[:200]
-print("IMPORTS " + json.dumps([len(names), failed]))
-"""
+IMPORTS = Path(__file__).with_name("import_all.py").read_text("utf-8")
 
 
 def say(text: str) -> None:
@@ -204,12 +184,12 @@ def look_into(tag: str) -> dict[str, object]:
     }
     done = subprocess.run(
         run(container, "python", "-c", IMPORTS, OPENAI_API_KEY="none"),
-        capture_output=True, text=True, timeout=300, check=False,
+        capture_output=True, text=True, timeout=SECONDS_MAX, check=False,
     )  # fmt: skip
-    said = re.search(r"^IMPORTS (.*)$", done.stdout, re.MULTILINE)
-    found["imports"], found["imports_failed"] = (
-        json.loads(said[1]) if said else (0, {"python": done.stderr[-1000:]})
+    said = (
+        json.loads(done.stdout) if done.returncode == 0 else {"imported": 0, "failed": done.stderr}
     )
+    found["imports"], found["imports_failed"] = said["imported"], said["failed"]
     found["service"] = serve(container, mounted)
     return found
 

@@ -21,6 +21,10 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
         "image_dockerfile",
         "Write a project's Dockerfile, or check the one that is there.",
     ),
+    "measure": (
+        "image_measure",
+        "Build for real, cold and warm: time and size beside what is expected.",
+    ),
     "strip": ("image_strip", "Take the debug symbols out of an installed prefix, safely."),
 }
 """Each command's module in this room, and its help."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import msgspec
 
 import penstock
 from penstock.errors import ImageError
+from penstock.image.cache import place
 from penstock.image.check import Wish
 from penstock.image.dockerfile.findings import Severity
 from penstock.image.dockerfile.lint import IGNORE, Linted, has_lock, help_of, lint, sarif
@@ -59,6 +62,9 @@ def dockerfile(**options: Any) -> int:
         project=project / options["lock"] if options["lock"] else project,
         bases=(), platforms=(), extras=options["extras"], groups=options["groups"],
         is_offline=options["offline"],
+        cache=place(os.environ),
+        now=time.time(),
+        environment=dict(os.environ),
     )  # fmt: skip
     can_ask = options["lock"] is not None or has_lock(project)
     linted = lint(path, project, wish if can_ask else None)
@@ -82,16 +88,16 @@ def _write(path: Path, options: dict[str, Any]) -> int:
     if options["new"]:
         click.echo(text, nl=False)
         return 0
-    for place, content in {path: text, options["project"] / IGNORE: DOCKERIGNORE}.items():
+    for file, content in {path: text, options["project"] / IGNORE: DOCKERIGNORE}.items():
         try:
-            with place.open("x", encoding="utf-8") as file:
-                file.write(content)
+            with file.open("x", encoding="utf-8") as opened:
+                opened.write(content)
         except FileExistsError:
-            click.echo(f"{place} is there already and stays as it is", err=True)
+            click.echo(f"{file} is there already and stays as it is", err=True)
         except OSError as error:
-            raise ImageError(f"{place} cannot be written: {error.strerror}") from None
+            raise ImageError(f"{file} cannot be written: {error.strerror}") from None
         else:
-            click.echo(f"written: {place}", err=True)
+            click.echo(f"written: {file}", err=True)
     return 0
 
 

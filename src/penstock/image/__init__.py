@@ -17,6 +17,7 @@ the day, and on libc, architecture and Python at once, so it asks the lock file 
 ``forms``              the report as JSON, SARIF and annotations
 ``compare``            base images side by side, as a table and as a picture
 ``dockerfile/``        writes a project's Dockerfile; checks and mends one that is there
+``measure``            builds for real, beside what is expected
 ``elf``, ``strip``     symbols out of an object; out of an installed prefix
 =====================  =====================================================================
 """
