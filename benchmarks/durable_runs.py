@@ -13,8 +13,9 @@ printed, that
 - calls paid = calls needed + calls in flight at a kill: every call that was paid for again had
   been in flight when something was killed.
 
-A call counts as in flight until its answer had time to be stored: ``--slack`` seconds (0.5) after
-the provider gave it; on an idle machine storing takes some milliseconds.
+A call counts as in flight from the moment when it may have been on its way to the provider until
+its answer had time to be stored: ``--slack`` seconds (0.5) before and after the provider saw it.
+On an idle machine both take some milliseconds.
 
 The exit code is 0 when all three hold.
 """
@@ -242,7 +243,7 @@ def summary(
     for calls in by_prompt.values():
         for call in calls[:-1]:
             repeated += 1
-            excused += any(call.began <= moment <= call.ended + slack for moment in kills)
+            excused += any(call.began - slack <= moment <= call.ended + slack for moment in kills)
     right = [
         document["status"] == "success"
         and document["result"]["output"].endswith(f"-answered-{STEPS - 1}")

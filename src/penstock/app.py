@@ -46,7 +46,7 @@ from penstock.gateway.accounts import Accounts
 from penstock.gateway.calls import GatewayCalls
 from penstock.gateway.journal import Journal
 from penstock.gateway.models import ModelList, models_by_wire
-from penstock.gateway.routes import OPENAI_PREFIXES, gateway_routes
+from penstock.gateway.routes import OPENAI_ENDPOINTS, OPENAI_PREFIXES, gateway_routes
 from penstock.http.auth import Authenticator, Principal, digest
 from penstock.http.door import Access, Desk, Door, ErrorShape, Handler
 from penstock.http.entrance import Entrance
@@ -54,6 +54,7 @@ from penstock.http.exchange import Exchange
 from penstock.http.inside import InsideCalls
 from penstock.http.server import HttpServer
 from penstock.jobs import responses
+from penstock.jobs.batch_room import BatchRoom
 from penstock.jobs.door import KIND, JobsDoor
 from penstock.jobs.engine import Clocks, Jobs
 from penstock.jobs.execution import RequestExecutor
@@ -62,6 +63,7 @@ from penstock.providers.estimate import Estimator
 from penstock.sandbox.child import SandboxChild
 from penstock.scheduler.events import Replanned, Restored
 from penstock.scheduler.scheduler import Scheduler
+from penstock.store.batches import BatchStore
 from penstock.store.budgets import Budget, Budgets, Scope, first_of_month, spent_since
 from penstock.store.database import DATABASE_FILE
 from penstock.store.jobs import JobStore
@@ -167,6 +169,13 @@ class Service:
         self._responses = BackgroundResponses(self._jobs)
         self._gateway.background = self._responses
         self._jobs_door = JobsDoor(self._jobs, self._chains.class_of)
+        self._batches = BatchRoom(
+            config,
+            BatchStore(self._writer, self._jobs_reader),
+            self._inside,
+            self._jobs,
+            self._principal_by_id,
+        )
         entrance = Entrance(self._routes(), self._desk)
         self._inside.application = entrance
         self._server = HttpServer(entrance, config.server)
@@ -179,6 +188,7 @@ class Service:
         retention = forget_old(self._writer, lambda: self.config.ledger.keep_days, time.time)
         self._watch_over(retention, "the ledger's retention")
         self._watch_over(self._jobs.run(), "the job engine")
+        self._watch_over(self._batches.run(), "the batches")
 
     async def wait_ready(self) -> None:
         """Return when every worker has been started once, or has failed to."""
@@ -193,6 +203,7 @@ class Service:
             self._server.stop(drain_seconds),
             self._pool.stop(drain_seconds),
             self._jobs.stop(drain_seconds),
+            self._batches.stop(),
         )
         self._dispatcher.refuse_all()
         for task in self._tasks:
@@ -270,6 +281,7 @@ class Service:
         self._gateway.fallbacks.models = config.models
         self._chains.reload(config.chains, config.classes)
         self._jobs.table, self._jobs.classes = config.jobs, config.classes
+        self._batches.adopt(config)
         self._pool.adopt(config.classes)
         self._dispatcher.post(Replanned(plan_of(config)))
 
@@ -340,6 +352,7 @@ class Service:
                 "PUT",
             ),
             *self._jobs_door.routes(self._desk),
+            *self._batches.routes(self._desk, frozenset(OPENAI_ENDPOINTS), self._chains.class_of),
             *self._admin_routes(),
             *dashboard_routes(self._desk, self._live),
             public("/healthz", self._healthz),

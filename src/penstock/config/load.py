@@ -222,6 +222,7 @@ def _config(raw: dict[str, Any], problems: Problems) -> Config:
         ledger=single("ledger", model.LedgerTable),
         workers=single("workers", model.WorkersTable),
         jobs=single("jobs", model.JobsTable),
+        batches=single("batches", model.BatchesTable),
         providers=named("providers", model.ProviderTable),
         deployments=named("deployments", model.DeploymentTable),
         models=named("models", model.ModelTable),

@@ -133,7 +133,7 @@ class JobsTable(_Table, frozen=True):
         PositiveInt,
         Meta(
             description="attempts in a row that may break off before one more call is finished; "
-            "those lost while waiting for a call count a tenth"
+            "those lost while waiting for a call count a hundredth"
         ),
     ] = 3
     keep_days: Annotated[
@@ -151,6 +151,29 @@ class JobsTable(_Table, frozen=True):
     events_bytes_max: Annotated[
         PositiveInt, Meta(description="what is kept of one run's events; the rest is left out")
     ] = 16 * 1024 * 1024
+
+
+class BatchesTable(_Table, frozen=True):
+    """``[batches]``: uploaded files, and batches of lines over them."""
+
+    file_bytes_max: Annotated[
+        PositiveInt, Meta(description="largest file; larger ones are refused with 413")
+    ] = 256 * 1024 * 1024
+    tenant_bytes_max: Annotated[
+        PositiveInt, Meta(description="bytes of one tenant's files; more get 429")
+    ] = 4 * 1024 * 1024 * 1024
+    lines_max: Annotated[PositiveInt, Meta(description="lines of one batch")] = 100_000
+    lines_in_flight_max: Annotated[
+        PositiveInt, Meta(description="lines of all batches that wait for a limit or an answer")
+    ] = 512
+    running_max: Annotated[
+        PositiveInt,
+        Meta(description="batches at work at once, one tenant half of them; the others wait"),
+    ] = 8
+    queue_max: Annotated[
+        PositiveInt, Meta(description="batches of one tenant that have not ended; more get 429")
+    ] = 100
+    keep_days: Annotated[Positive, Meta(description="how long files and batches are kept")] = 30.0
 
 
 class ProviderTable(_Table, frozen=True):
@@ -384,6 +407,7 @@ class Config(_Table, frozen=True):
     ledger: LedgerTable = LedgerTable()
     workers: WorkersTable = WorkersTable()
     jobs: JobsTable = JobsTable()
+    batches: BatchesTable = BatchesTable()
     providers: dict[Identifier, ProviderTable] = {}
     deployments: dict[Identifier, DeploymentTable] = {}
     models: dict[Identifier, ModelTable] = {}

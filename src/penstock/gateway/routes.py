@@ -26,8 +26,6 @@ OPENAI_ENDPOINTS = (
 ANTHROPIC_ENDPOINTS = (Endpoint.MESSAGES, Endpoint.COUNT_TOKENS)
 NOT_SERVED_OPENAI = (
     "/v1/conversations",
-    "/v1/files",
-    "/v1/batches",
     "/v1/images/generations",
     "/v1/audio/speech",
     "/v1/audio/transcriptions",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, MutableMapping
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 import msgspec
@@ -209,7 +209,7 @@ class Exchange:
         others have taken what there is, ClientGone.
         """
         if self._body is None:
-            self._check_declared()
+            self._check_declared(self._server.body_bytes_max)
             if self.headers.keys().isdisjoint(_BODY_HEADERS):
                 self._body = b""  # RFC 9112 section 6.3: neither header, no body
                 return self._body
@@ -224,21 +224,41 @@ class Exchange:
                 ) from None
         return self._body
 
-    def _check_declared(self) -> None:
+    async def upload(self, bytes_max: int) -> AsyncIterator[bytes]:
+        """The body piece by piece, for what does not fit into memory; instead of ``body``.
+
+        Raises as ``body`` does, with ``bytes_max`` instead, and the time for each piece.
+        """
+        self._check_declared(bytes_max)
+        count, more = 0, True
+        while more:
+            try:
+                async with asyncio.timeout(self._server.body_timeout_seconds):
+                    message = await self._receive()
+            except TimeoutError:
+                raise InvalidRequest(
+                    f"Nothing of the body came for {self._server.body_timeout_seconds:g} s.",
+                    status=408,
+                    code="request_timeout",
+                ) from None
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            piece: bytes = message.get("body", b"")
+            count += len(piece)
+            if count > bytes_max:
+                raise _too_large(bytes_max)
+            more = message.get("more_body", False)
+            yield piece
+
+    def _check_declared(self, bytes_max: int) -> None:
         encoding = self.headers.get("content-encoding", "identity").strip().lower()
         if encoding not in ("identity", ""):
             raise UnsupportedMedia(
                 "Bodies are read without a Content-Encoding only: send it as 'identity'."
             )
         declared = self.headers.get("content-length", "")
-        if _DIGITS.match(declared) and int(declared) > self._server.body_bytes_max:
-            raise self._too_large()
-
-    def _too_large(self) -> TooLarge:
-        return TooLarge(
-            f"The body is larger than {self._server.body_bytes_max} bytes, "
-            "the service's 'body_bytes_max'."
-        )
+        if _DIGITS.match(declared) and int(declared) > bytes_max:
+            raise _too_large(bytes_max)
 
     async def _read_body(self) -> bytes:
         message = await self._receive()
@@ -257,7 +277,7 @@ class Exchange:
             raise ClientGone
         piece: bytes = message.get("body", b"")
         if self._held_bytes + len(piece) > self._server.body_bytes_max:
-            raise self._too_large()
+            raise _too_large(self._server.body_bytes_max)
         self._bodies.take(self.principal, len(piece))
         self._held_bytes += len(piece)
         return piece
@@ -324,6 +344,10 @@ class Exchange:
     def _check_connected(self) -> None:
         if self._transport.is_closing():
             raise ClientGone
+
+
+def _too_large(bytes_max: int) -> TooLarge:
+    return TooLarge(f"The body is larger than the {bytes_max} bytes that this service takes here.")
 
 
 async def while_connected(exchange: Exchange, coroutine: Coroutine[Any, Any, _T]) -> _T:

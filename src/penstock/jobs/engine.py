@@ -132,6 +132,7 @@ class Jobs:
         self._running: dict[str, _Running] = {}
         self._cancelling: set[str] = set()
         self._watchers: dict[str, set[asyncio.Event]] = {}
+        self.owned = asyncio.Event()
         self._wake = asyncio.Event()
         self._stopping = False
         self._began_at = clocks.wall()
@@ -202,7 +203,7 @@ class Jobs:
         limit: int = 20,
     ) -> list[Job]:
         """A tenant's jobs, the newest first; ``before`` is the last one of the page before."""
-        with _worded():
+        with worded():
             listed = self.store.page(
                 tenant, kind=kind, thread_id=thread_id, state=state, before=before, limit=limit
             )
@@ -269,6 +270,10 @@ class Jobs:
         """How many attempts run now."""
         return len(self._running)
 
+    def look(self) -> None:
+        """There may be something to do: the store is there now."""
+        self._wake.set()
+
     # What the service does.
 
     async def run(self) -> None:
@@ -277,6 +282,7 @@ class Jobs:
             await self._wake.wait()
         await self._become_owner()
         await self._take_over()
+        self.owned.set()
         purging = asyncio.create_task(self._purge())
         try:
             while True:
@@ -467,7 +473,7 @@ class Jobs:
 
     async def _stored(self, work: Callable[..., Future[_T]], *arguments: Any) -> _T:
         """The result of a work. Raises StoreUnavailable where the store fails."""
-        with _worded():
+        with worded():
             return await asyncio.wrap_future(work(*arguments))
 
     async def _kept(self, work: Callable[..., Future[_T]], *arguments: Any) -> _T:
@@ -530,7 +536,8 @@ def _again(
 
 
 @contextmanager
-def _worded() -> Iterator[None]:
+def worded() -> Iterator[None]:
+    """The store's troubles as a caller is told them: StoreUnavailable."""
     try:
         yield
     except StoreError as error:

@@ -6,10 +6,10 @@ decided by *blame*. An attempt that finished one more LLM call takes all blame a
 loses its worker again and again still comes to its end as long as it gets on. One that finished
 none is to blame for it, since what kills a worker at the same place each time must be stopped
 (a poison run). But a worker takes all its runs with it, and most of those were waiting for an
-answer while another's code ran: they get a tenth of the blame. So poison is stopped after
-``attempts_max`` attempts, and those beside it survive ten times as many. Counting all attempts
-instead would let one poison run take every run down that waits beside it; counting none would
-let it kill workers for ever.
+answer while another's code ran: they get a hundredth of the blame. So poison is stopped after
+``attempts_max`` attempts, and those beside it survive a hundred times as many. Counting all
+attempts instead would let one poison run take every run down that waits beside it; counting none
+would let it kill workers for ever.
 
 The states are those of the Agent Server protocol, so that its clients need no translation.
 """
@@ -23,8 +23,10 @@ import msgspec
 
 BACKOFF_SECONDS_MIN: Final = 1.0
 BACKOFF_SECONDS_MAX: Final = 60.0
-BLAME_OWN: Final = 10
+BLAME_OWN: Final = 100
 BLAME_WAITING: Final = 1
+WAITED_OFTEN: Final = 10
+"""After so much blame for waiting alone, attempts come a moment apart."""
 
 
 class State(StrEnum):
@@ -96,7 +98,8 @@ def after_break(blame: int, attempts_max: int, *, got_on: bool, in_a_call: bool)
     if blame >= attempts_max * BLAME_OWN:
         return Sequel(Happening.FAILED, blame)
     if in_a_call:
-        return Sequel(Happening.BROKEN_OFF, blame)
+        delay = BACKOFF_SECONDS_MIN if blame % BLAME_OWN > WAITED_OFTEN else 0.0
+        return Sequel(Happening.BROKEN_OFF, blame, delay)
     doublings = min(blame // BLAME_OWN - 1, 30)
     delay = min(BACKOFF_SECONDS_MAX, BACKOFF_SECONDS_MIN * 2.0**doublings)
     return Sequel(Happening.BROKEN_OFF, blame, delay)

@@ -35,15 +35,15 @@ def test_every_job_can_be_cancelled_as_long_as_it_has_not_ended(state: State) ->
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), max_size=60), st.integers(1, 4))
-def test_a_run_is_given_up_for_its_own_attempts_or_ten_times_as_many_spent_waiting(
+def test_a_run_is_given_up_for_its_own_attempts_or_a_hundred_times_as_many_spent_waiting(
     history: list[tuple[bool, bool]], attempts_max: int
 ) -> None:
     blame, in_a_row = 0, 0.0
     for got_on, in_a_call in history:
         sequel = after_break(blame, attempts_max, got_on=got_on, in_a_call=in_a_call)
-        in_a_row = 0 if got_on else in_a_row + (1 if in_a_call else 10)
+        in_a_row = 0 if got_on else in_a_row + (1 if in_a_call else 100)
 
-        assert (sequel.happening is Happening.FAILED) == (in_a_row >= attempts_max * 10)
+        assert (sequel.happening is Happening.FAILED) == (in_a_row >= attempts_max * 100)
         assert 0 <= sequel.delay_seconds <= BACKOFF_SECONDS_MAX
         if sequel.happening is Happening.FAILED:
             return
@@ -53,11 +53,11 @@ def test_a_run_is_given_up_for_its_own_attempts_or_ten_times_as_many_spent_waiti
 def test_an_attempt_that_got_on_is_followed_at_once_and_others_ever_later() -> None:
     delays = [
         after_break(blame, 9, got_on=False, in_a_call=False).delay_seconds
-        for blame in (0, 10, 20, 30)
+        for blame in (0, 100, 200, 300)
     ]
 
-    assert after_break(20, 9, got_on=True, in_a_call=False).delay_seconds == 0
-    assert after_break(20, 9, got_on=False, in_a_call=True).delay_seconds == 0
+    assert after_break(200, 9, got_on=True, in_a_call=False).delay_seconds == 0
+    assert after_break(200, 9, got_on=False, in_a_call=True).delay_seconds == 0
     assert delays == [1, 2, 4, 8]
 
 
