@@ -25,6 +25,7 @@ from penstock.image.locks.project import NAME as PYPROJECT
 from penstock.image.locks.project import project_table, requirements_of
 from penstock.image.locks.selection import Selection, select
 from penstock.image.model import Compile, File, Judged, Lock, Package, Source, Trap, Verdict
+from penstock.image.relocations import MUSL_FIRST
 from penstock.image.report import Report, TargetReport
 from penstock.image.resolve import resolve
 from penstock.image.targets import Target, base_names, data, target
@@ -137,7 +138,17 @@ def _judge_all(
         ]
         flat = [each for found in judged for each in found]
     facts.ask_for_contents(flat)
+    facts.ask_for_relocations(
+        each
+        for where, found in zip(targets, judged, strict=True)
+        if _is_musl_too_old(where)
+        for each in found
+    )
     return judged
+
+
+def _is_musl_too_old(where: Target) -> bool:
+    return where.musl is not None and where.musl < MUSL_FIRST
 
 
 def _lacks_files(package: Package) -> bool:
@@ -175,7 +186,7 @@ def _enriched(
     package: Package, result: Judged, where: Target, facts: Facts, compiled: set[str]
 ) -> Judged:
     """The verdict with sizes, what a build takes, traps, and what would change it."""
-    traps = knowledge.traps_of(result)
+    traps = knowledge.traps_of(result) + _relocations(result, where, facts)
     if result.verdict in {Verdict.PURE, Verdict.PREBUILT} and result.file is not None:
         sizes = facts.sizes(result.file)
         if sizes is None:
@@ -201,6 +212,21 @@ def _enriched(
             changes=changes_of(package, where, listed),
         )
     return msgspec.structs.replace(result, traps=tuple(traps))
+
+
+def _relocations(result: Judged, where: Target, facts: Facts) -> list[Trap]:
+    """What a musl before 1.2.4 does with the libraries that a wheel bundles."""
+    if not _is_musl_too_old(where) or result.file is None or result.verdict is not Verdict.PREBUILT:
+        return []
+    match facts.has_packed_relocations(result.file):
+        case True:
+            words = f"a library that the wheel bundles crashes on {where.libc}: 1.2.4 is needed"
+            return [Trap("packed-relocations", words, is_fatal=True)]
+        case None:
+            words = f"whether the libraries that it bundles run on {where.libc} was not read"
+            return [Trap("packed-relocations-unread", words)]
+        case _:
+            return []
 
 
 def _isolation(takes: Compile, compiled: set[str]) -> list[Trap]:

@@ -19,6 +19,13 @@ from penstock.image.cache import Cache
 from penstock.image.files import plain
 from penstock.image.indexes import Index, index_of
 from penstock.image.model import Compile, File, Judged, Package, Source, Verdict
+from penstock.image.relocations import (
+    HEADER_BYTES,
+    MEMBER_BYTES_MAX,
+    SLACK_BYTES,
+    has_packed_relocations,
+    member,
+)
 from penstock.image.sdist import SDIST_BYTES_MAX, read_sdist
 from penstock.image.wheel import DIRECTORY_BYTES_MAX, TAIL_BYTES, NotThere, Sizes, read_sizes
 
@@ -95,6 +102,25 @@ class Facts:
         if key not in self._compiles:
             self._from_cache(f"sdist:{key}", Compile, self._compiles, key)
         return self._compiles.get(key)
+
+    def has_packed_relocations(self, file: File) -> bool | None:
+        """Whether a library that a wheel bundles has packed relocations, if that is known."""
+        sizes = self.sizes(file)
+        if sizes is not None and not sizes.vendored:
+            return False
+        content = self._cache.get(f"relr:{key_of(file)}") if sizes is not None else None
+        return None if content is None else content == b"true"
+
+    def ask_for_relocations(self, found: Iterable[tuple[Package, Judged]]) -> None:
+        """Read the libraries that wheels bundle, where that is not known yet."""
+        jobs = {
+            key_of(judged.file): (package, judged.file)
+            for package, judged in found
+            if judged.verdict is Verdict.PREBUILT
+            and judged.file is not None
+            and self.has_packed_relocations(judged.file) is None
+        }
+        self._run(lambda network: [self._ask_relocations(network, *job) for job in jobs.values()])
 
     def ask_for_files(self, packages: Iterable[Package]) -> None:
         """Find out which files the packages have, as far as it may and can be."""
@@ -182,6 +208,19 @@ class Facts:
         except (Unanswered, ValueError) as error:
             self._note(f"{file.filename} could not be looked into: {plain(error)}")
 
+    async def _ask_relocations(self, network: Network, package: Package, file: File) -> None:
+        from penstock.image.network import Unanswered  # noqa: PLC0415 - with the network alone
+
+        sizes = self.sizes(file)
+        try:
+            url = file.url or await self._address(network, package, file)
+            if sizes is None or url is None or not network.may_ask(url):
+                return
+            found = await _ask_members(network, url, sizes)
+            self._cache.put(f"relr:{key_of(file)}", b"true" if found else b"false")
+        except (Unanswered, ValueError) as error:
+            self._note(f"the libraries in {file.filename} could not be read: {plain(error)}")
+
     async def _address(self, network: Network, package: Package, file: File) -> str | None:
         """Where a file is that the lock gives a name alone."""
         await self._ask_page(network, package)
@@ -212,6 +251,23 @@ async def _ask_compile(network: Network, url: str, filename: str) -> Compile:
     if answer.status != 200:
         raise Unanswered(f"status {answer.status}")
     return read_sdist(filename, answer.body)
+
+
+async def _ask_members(network: Network, url: str, sizes: Sizes) -> bool:
+    """Whether any bundled library has packed relocations; the smallest are read first."""
+    for each in sorted(sizes.vendored, key=lambda member: member.compressed):
+        if each.compressed > MEMBER_BYTES_MAX:
+            raise ValueError("a bundled library of more than 4 MiB")
+        last = each.offset + HEADER_BYTES + SLACK_BYTES + each.compressed
+        answer = await network.get(
+            url,
+            span=f"bytes={each.offset}-{min(last, sizes.download) - 1}",
+            bytes_max=MEMBER_BYTES_MAX + HEADER_BYTES + SLACK_BYTES,
+        )
+        content = answer.body if answer.status == 206 else answer.body[each.offset :]
+        if has_packed_relocations(member(content, each.compressed)):
+            return True
+    return False
 
 
 async def _ask_sizes(network: Network, url: str, total: int | None) -> Sizes:

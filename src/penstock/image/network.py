@@ -9,6 +9,7 @@ followed to HTTPS, or within one origin. Answers are read up to a bound and no f
 from __future__ import annotations
 
 import asyncio
+import base64
 import ipaddress
 import ssl
 from collections.abc import Iterable
@@ -112,10 +113,10 @@ class Network:
             if span is not None:
                 headers["Range"] = span
             login = self._logins.get(origin(url))
-            auth = aiohttp.BasicAuth(login.user, login.password) if login is not None else None
-            async with self._session.get(
-                url, headers=headers, auth=auth, allow_redirects=False
-            ) as response:
+            if login is not None:
+                words = f"{login.user}:{login.password}".encode()
+                headers["Authorization"] = f"Basic {base64.b64encode(words).decode()}"
+            async with self._session.get(url, headers=headers, allow_redirects=False) as response:
                 if response.status in {301, 302, 303, 307, 308}:
                     there = urljoin(url, response.headers.get("Location", ""))
                     if origin(there) != origin(url) and not self.may_ask(there):

@@ -23,14 +23,24 @@ VENDORED: Final = re.compile(r"(?:^|/)[^/]+\.libs/[^/]+$")
 """Where auditwheel puts the libraries that it bundles: stripping these breaks some of them."""
 
 
+class Member(msgspec.Struct, frozen=True):
+    """Where a file stands in the archive: the place of its header, and its packed bytes."""
+
+    offset: int
+    compressed: int
+
+
 class Sizes(msgspec.Struct, frozen=True):
-    """What a wheel holds, in bytes; ``strippable``: shared objects outside ``*.libs``."""
+    """What a wheel holds, in bytes; ``strippable``: shared objects outside ``*.libs``.
+
+    ``vendored``: the libraries in ``*.libs``.
+    """
 
     download: int
     unpacked: int
     shared_objects: int
     strippable: int
-    vendored: tuple[str, ...] = ()
+    vendored: tuple[Member, ...] = ()
 
 
 class NotThere(Exception):
@@ -94,13 +104,13 @@ def read_sizes(total: int, held: bytes) -> Sizes:
     if len(entries) > ENTRIES_MAX:
         raise ValueError(f"more than {ENTRIES_MAX} files")
     unpacked = shared = strippable = 0
-    vendored: list[str] = []
+    vendored: list[Member] = []
     for entry in entries:
         unpacked += entry.file_size
         if SHARED_OBJECT.search(entry.filename):
             shared += entry.file_size
             if VENDORED.search(entry.filename):
-                vendored.append(entry.filename)
+                vendored.append(Member(entry.header_offset, entry.compress_size))
             else:
                 strippable += entry.file_size
     if unpacked > UNPACKED_BYTES_MAX:

@@ -13,10 +13,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from click.testing import CliRunner
 
-from penstock.cli.image_check import check as check_command
-from penstock.cli.image_compare import compare as compare_command
+from penstock.cli.main import run
 from penstock.image.cache import Cache
 from penstock.image.check import Wish, check
 from penstock.image.compare import compare
@@ -159,7 +157,10 @@ def test_the_picture_marks_what_is_not_known(tmp_path: Path, cache: Path) -> Non
 
 
 def test_the_commands_end_with_their_exit_codes(
-    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     home = tmp_path / "home" / "penstock"
     home.mkdir(parents=True)
@@ -169,18 +170,16 @@ def test_the_commands_end_with_their_exit_codes(
     shutil.copy(DATA / f"{THEN}.txt", tmp_path / "requirements.txt")
     (tmp_path / "Dockerfile").write_text("FROM python:3.11-alpine\n")
     options = [str(tmp_path), "--offline", "--json"]
-    checked = CliRunner().invoke(
-        check_command, [*options, "--python", "3.11", "--fail-on", "compile"],
-        standalone_mode=False,
-    )  # fmt: skip
-    compared = CliRunner().invoke(compare_command, options, standalone_mode=False)
-    rows = json.loads(compared.stdout)["rows"]
+    ends = run(["image", "check", *options, "--python", "3.11", "--fail-on", "compile"])
+    checked = json.loads(capsys.readouterr().out)
 
-    assert checked.return_value == 1
-    assert json.loads(checked.stdout)["targets"][1]["counts"]["compile"] == 10
-    assert compared.return_value == 0
-    assert [(row["base"], len(row["compile"])) for row in rows] == [
+    assert ends == 1
+    assert checked["targets"][1]["counts"]["compile"] == 10
+    assert run(["image", "compare", *options]) == 0
+    compared = json.loads(capsys.readouterr().out)
+    assert [(row["base"], len(row["compile"])) for row in compared["rows"]] == [
         ("alpine3.24", 10),
         ("slim-trixie", 0),
     ]
-    assert json.loads(compared.stdout)["current"] == "alpine3.24/amd64/3.11"
+    assert compared["current"] == "alpine3.24/amd64/3.11"
+    assert run(["image", "check", str(tmp_path / "none")]) == 2
