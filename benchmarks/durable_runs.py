@@ -250,10 +250,12 @@ def summary(
         for document in documents
     ]
     needed = len(documents) * STEPS
+    reasons = [document["error"]["message"] for document in documents if document["error"]]
     return {
         "runs": len(documents),
         "kills": len(kills),
         "runs_ended_right": sum(right),
+        "runs_lost_and_why": sorted(set(reasons)),
         "attempts": sum(document["attempts"] for document in documents),
         "calls_needed": needed,
         "calls_paid": len(paid),

@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -57,6 +58,7 @@ OWNER_SECONDS: Final = 0.5
 STORE_RETRY_SECONDS: Final = 1.0
 """Between two tries to store how a job ended, while the store fails."""
 LOSS_SEEN_SECONDS: Final = 0.1
+LOSSES_SEEN_MAX: Final = 1000
 PURGE_SECONDS: Final = 60.0
 LOOK_SECONDS: Final = 5.0
 """How long a reader of events sleeps at most: another process may have the job."""
@@ -133,6 +135,7 @@ class Jobs:
         self._cancelling: set[str] = set()
         self._watchers: dict[str, set[asyncio.Event]] = {}
         self.owned = asyncio.Event()
+        self._losses: deque[float] = deque(maxlen=LOSSES_SEEN_MAX)
         self._wake = asyncio.Event()
         self._stopping = False
         self._began_at = clocks.wall()
@@ -408,9 +411,13 @@ class Jobs:
 
     async def _conclude(self, job: Job, ending: Ending) -> None:
         """Store how an attempt ended, and what follows."""
+        beside = 0
         if ending.code == "worker_lost":
             # Its calls to the gateway break at the same moment, and are perhaps seen later.
+            lost_at = self._clocks.monotonic()
+            self._losses.append(lost_at)
             await asyncio.sleep(LOSS_SEEN_SECONDS)
+            beside = sum(abs(at - lost_at) < LOSS_SEEN_SECONDS for at in self._losses) - 1
         in_a_call = self.attempt_ended(job.job_id)
         happening, blame, delay = ending.happening, job.blame, 0.0
         journaled = job.journaled
@@ -423,6 +430,7 @@ class Jobs:
                 self.table.attempts_max,
                 got_on=journaled > job.journaled,
                 in_a_call=in_a_call and ending.code == "worker_lost",
+                beside=beside,
             )
             happening, blame, delay = sequel.happening, sequel.blame, sequel.delay_seconds
             if happening is Happening.FAILED:

@@ -7,7 +7,8 @@ loses its worker again and again still comes to its end as long as it gets on. O
 none is to blame for it, since what kills a worker at the same place each time must be stopped
 (a poison run). But a worker takes all its runs with it, and most of those were waiting for an
 answer while another's code ran: they get a hundredth of the blame. So poison is stopped after
-``attempts_max`` attempts, and those beside it survive a hundred times as many. Counting all
+``attempts_max`` attempts, and those beside it survive a hundred times as many; where several
+were at work, they share the blame. Counting all
 attempts instead would let one poison run take every run down that waits beside it; counting none
 would let it kill workers for ever.
 
@@ -85,22 +86,26 @@ def after(state: State, happening: Happening) -> State:
     return TRANSITIONS[state, happening]
 
 
-def after_break(blame: int, attempts_max: int, *, got_on: bool, in_a_call: bool) -> Sequel:
+def after_break(
+    blame: int, attempts_max: int, *, got_on: bool, in_a_call: bool, beside: int = 0
+) -> Sequel:
     """Whether an attempt that broke off is followed by another, and when.
 
     ``blame`` is that of those before it, ``got_on`` says whether it finished a call,
-    ``in_a_call`` whether it was waiting for one. After an attempt that got on, or waited, the
+    ``in_a_call`` whether it was waiting for one, ``beside`` how many others were lost with it:
+    each of them may have been the cause. After an attempt that got on, or waited, the
     next comes at once; else the delay doubles with each.
     """
     if got_on:
         return Sequel(Happening.BROKEN_OFF, 0)
-    blame += BLAME_WAITING if in_a_call else BLAME_OWN
+    own = max(BLAME_WAITING, BLAME_OWN // (1 + beside))
+    blame += BLAME_WAITING if in_a_call else own
     if blame >= attempts_max * BLAME_OWN:
         return Sequel(Happening.FAILED, blame)
     if in_a_call:
         delay = BACKOFF_SECONDS_MIN if blame % BLAME_OWN > WAITED_OFTEN else 0.0
         return Sequel(Happening.BROKEN_OFF, blame, delay)
-    doublings = min(blame // BLAME_OWN - 1, 30)
+    doublings = min(max(0, blame // BLAME_OWN - 1), 30)
     delay = min(BACKOFF_SECONDS_MAX, BACKOFF_SECONDS_MIN * 2.0**doublings)
     return Sequel(Happening.BROKEN_OFF, blame, delay)
 

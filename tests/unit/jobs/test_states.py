@@ -50,6 +50,14 @@ def test_a_run_is_given_up_for_its_own_attempts_or_a_hundred_times_as_many_spent
         blame = sequel.blame
 
 
+def test_runs_that_were_lost_together_share_the_blame() -> None:
+    alone = after_break(0, 3, got_on=False, in_a_call=False)
+    together = after_break(0, 3, got_on=False, in_a_call=False, beside=24)
+    crowd = after_break(0, 3, got_on=False, in_a_call=False, beside=1000)
+
+    assert [one.blame for one in (alone, together, crowd)] == [100, 4, 1]
+
+
 def test_an_attempt_that_got_on_is_followed_at_once_and_others_ever_later() -> None:
     delays = [
         after_break(blame, 9, got_on=False, in_a_call=False).delay_seconds
