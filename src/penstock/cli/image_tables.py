@@ -33,22 +33,16 @@ def show(report: Report) -> None:
     lock = f"{report.lock} ({report.format})" if report.lock != report.format else report.lock
     console.print(f"[bold]{escape(lock)}[/bold]")
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("target", "verdict", "pure", "prebuilt", "compile", "impossible", "unknown"):
-        table.add_column(name, justify="left" if name in {"target", "verdict"} else "right")
-    table.add_column("download", justify="right")
-    table.add_column("unpacked", justify="right")
+    for name in ("target", "verdict"):
+        table.add_column(name, no_wrap=True)
+    for name in ("wheels", "download", "unpacked"):
+        table.add_column(name, justify="right", no_wrap=True)
     for each in report.targets:
-        counts = [
-            str(len(each.of(verdict)) or "")
-            for verdict in (
-                Verdict.PURE, Verdict.PREBUILT, Verdict.COMPILE, Verdict.IMPOSSIBLE,
-                Verdict.UNKNOWN,
-            )
-        ]  # fmt: skip
+        wheels = len(each.of(Verdict.PURE)) + len(each.of(Verdict.PREBUILT))
         table.add_row(
             each.target.name,
             _coloured(each.verdict),
-            *counts,
+            f"{wheels} of {len(each.packages)}",
             megabytes(each.download_bytes, each.download_missing),
             megabytes(each.unpacked_bytes, each.unpacked_missing),
         )

@@ -11,6 +11,7 @@ the day, and on libc, architecture and Python at once, so it asks the lock file 
 ``targets``            base image, architecture and Python as wheel tags; ``data/targets.toml``
 ``judge``              the verdict on one package for one target
 ``knowledge``          what is known of packages beyond their tags; ``data/knowledge.toml``
+``facts``              what is known beyond the lock; who is asked for it, and when
 ``index``, ``wheel``   what an index says of a project's files; sizes from a wheel's directory
 ``cache``              what they said before
 ``check``              all of that together: a report

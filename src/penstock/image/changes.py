@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 
 from packaging.version import Version
 
-from penstock.image.index import Listed, parsed_version
 from penstock.image.judge import best_wheel
+from penstock.image.listed import Listed, parsed_version
 from penstock.image.model import Changes, File, Package
 from penstock.image.targets import Target, pythons, target
 

@@ -17,9 +17,9 @@ from penstock.image.cache import Cache
 from penstock.image.changes import changes_of
 from penstock.image.facts import Facts, identity
 from penstock.image.files import plain, read_text
-from penstock.image.index import of_version
 from penstock.image.indexes import Index, of_project
 from penstock.image.judge import fits_python, judge
+from penstock.image.listed import of_version
 from penstock.image.locks.find import find, read
 from penstock.image.locks.project import NAME as PYPROJECT
 from penstock.image.locks.project import project_table, requirements_of

@@ -18,6 +18,7 @@ from penstock.errors import ImageError
 from penstock.image.cache import Cache
 from penstock.image.files import plain
 from penstock.image.indexes import Index, index_of
+from penstock.image.listed import Listed
 from penstock.image.model import Compile, File, Judged, Package, Source, Verdict
 from penstock.image.relocations import (
     HEADER_BYTES,
@@ -30,7 +31,6 @@ from penstock.image.sdist import SDIST_BYTES_MAX, read_sdist
 from penstock.image.wheel import DIRECTORY_BYTES_MAX, TAIL_BYTES, NotThere, Sizes, read_sizes
 
 if TYPE_CHECKING:
-    from penstock.image.index import Listed
     from penstock.image.network import Network
 
 T = TypeVar("T")
@@ -296,8 +296,6 @@ async def _ask_sizes(network: Network, url: str, total: int | None) -> Sizes:
 
 
 def _decoded_page(content: bytes) -> tuple[Listed, ...]:
-    from penstock.image.index import Listed  # noqa: PLC0415 - where a page is read alone
-
     try:
         return msgspec.json.decode(content, type=tuple[Listed, ...])
     except msgspec.DecodeError:

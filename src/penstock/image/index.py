@@ -5,23 +5,15 @@ from __future__ import annotations
 from typing import Any, Final
 
 import msgspec
-from packaging.version import InvalidVersion, Version
 
 from penstock.errors import ImageError
 from penstock.image.indexes import Index
+from penstock.image.listed import Listed
 from penstock.image.locks.parts import FILENAME, is_sdist
 from penstock.image.model import File
 from penstock.image.network import PAGE_BYTES_MAX, Network, Unanswered
 
 FILES_MAX: Final = 200_000
-
-
-class Listed(msgspec.Struct, frozen=True):
-    """A file that an index lists, with the version that it is of."""
-
-    version: str
-    file: File
-    is_yanked: bool = False
 
 
 def library() -> Any:
@@ -85,24 +77,3 @@ def _listed(package: Any) -> Listed:
         ),
         bool(package.is_yanked),
     )
-
-
-def of_version(listed: tuple[Listed, ...], version: str) -> tuple[File, ...]:
-    """The files of one version, however it is spelt."""
-    exact = tuple(each.file for each in listed if each.version == version)
-    if exact:
-        return exact
-    wanted = parsed_version(version)
-    if wanted is None:
-        return ()
-    spellings = {each.version for each in listed}
-    same = {each for each in spellings if parsed_version(each) == wanted}
-    return tuple(each.file for each in listed if each.version in same)
-
-
-def parsed_version(text: str) -> Version | None:
-    """A version; None for what is none."""
-    try:
-        return Version(text)
-    except InvalidVersion:
-        return None

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -19,7 +21,7 @@ from penstock.image.cache import Cache
 from penstock.image.check import Wish, check
 from penstock.image.compare import compare
 from penstock.image.forms import findings, github, json_document, sarif
-from penstock.image.index import Listed
+from penstock.image.listed import Listed
 from penstock.image.model import Compile, File, Verdict
 from penstock.image.picture import draw
 from penstock.image.report import Report, fails
@@ -183,3 +185,11 @@ def test_the_commands_end_with_their_exit_codes(
     ]
     assert compared["current"] == "alpine3.24/amd64/3.11"
     assert run(["image", "check", str(tmp_path / "none")]) == 2
+
+
+def test_a_check_that_asks_nobody_imports_nothing_that_asks() -> None:
+    program = (
+        "import sys; import penstock.cli.image_check\n"
+        "assert not {'aiohttp', 'pypi_simple', 'requests'} & sys.modules.keys()\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
