@@ -12,7 +12,8 @@ the Dockerfile adds.
 For each image:
 
 cold     no layer and no package is there yet: everything is downloaded from the index. What the
-         step that installs the dependencies takes is told apart (wall and CPU seconds).
+         step that installs the dependencies takes is told apart. Seconds by the clock say
+         little on a machine that does other things; seconds of CPU are beside them.
 warm     a source has changed: what does not depend on it must come from the cache.
 size     of the dependencies in the image, and of everything above the base.
 imports  every top-level module of every installed package, in the built image.

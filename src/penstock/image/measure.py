@@ -155,20 +155,23 @@ def _build(
     rounds = []
     with _copy(project) as place:
         shutil.copyfile(dockerfile, place / ".penstock-dockerfile")
-        command = [engine, "build", "--file", str(place / ".penstock-dockerfile"), "--tag", tag]
+        command = [engine, "build", "--file", str(place / ".penstock-dockerfile")]
         if engine == "buildah":
             command[1:2] = ["build", "--layers", "--network", "host"]
         if secret is not None:
             command += ["--secret", f"id=ca,src={secret}"]
         try:
-            for name, options in (("cold", ["--no-cache"]), ("warm", [])):
+            for name, options in (("cold", ["--no-cache"]), ("warm", list[str]())):
                 began = time.monotonic()
-                _run([*command, *options, str(place)], place, name, say)
+                options += ["--tag", f"{tag}:{name}", str(place)]
+                _run([*command, *options], place, name, say)
                 rounds.append(Round(name, round(time.monotonic() - began, 2)))
                 _change_a_source(place)
-            size = _image_bytes(engine, tag)
+            size = _image_bytes(engine, f"{tag}:warm")
         finally:
-            _ask([engine, "rmi", "--force", tag])
+            # The later one first: an engine removes with it what it alone was built on.
+            for name in ("warm", "cold"):
+                _ask([engine, "rmi", "--force", f"{tag}:{name}"])
     return Measured(
         engine=engine,
         rounds=tuple(rounds),
