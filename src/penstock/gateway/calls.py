@@ -12,25 +12,23 @@ import msgspec
 from penstock.config.model import ClassTable
 from penstock.dispatch.calls import Answer, Calls
 from penstock.dispatch.planning import queue_name
-from penstock.errors import CallError, InternalError, NotFound, UpstreamRejected
+from penstock.errors import CallError, InternalError, NotFound
 from penstock.gateway.accounts import Account, Accounts
 from penstock.gateway.fallbacks import Fallbacks, leads_on
 from penstock.gateway.kept import KeptResponses, pinned_model
 from penstock.gateway.large_bodies import LargeBodies
+from penstock.gateway.late_errors import late_error
+from penstock.gateway.notices import STREAM_HEADERS, QueueNotices
 from penstock.gateway.who import Caller, caller_of, check_model
 from penstock.http.auth import Principal
-from penstock.http.door import Desk, ErrorShape, while_connected
-from penstock.http.error_body import document
+from penstock.http.door import Desk, while_connected
 from penstock.http.exchange import Exchange
-from penstock.http.sse import event
 from penstock.http.urgency import Urgency, urgency
 from penstock.providers import responses
 from penstock.providers.base import Endpoint, ParsedCall
 from penstock.providers.estimate import Estimator, Forecast
 from penstock.providers.registry import READERS
 from penstock.units import Grant, Outcome, RunPlace, Unit, Usage
-
-STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -128,11 +126,12 @@ class GatewayCalls:
         begun: list[Answer] = []
         # What ends the answer stays outside: having all of it looks like a hang-up from inside.
         try:
-            whole = await while_connected(exchange, self._pass_on(exchange, asked, begun))
+            whole = await while_connected(exchange, self._told(exchange, asked, begun))
         except CallError as error:
             if not exchange.started:
                 raise
-            return await _end_late(exchange, error, asked.call.endpoint, begun[-1])
+            answer = begun[-1] if begun else None
+            return await _end_late(exchange, error, asked.call.endpoint, answer)
         if whole is not None:
             await exchange.respond(200, whole)
         else:
@@ -198,7 +197,21 @@ class GatewayCalls:
             affinity=affinity,
         )
 
-    async def _pass_on(self, exchange: Exchange, asked: Asked, begun: list[Answer]) -> bytes | None:
+    async def _told(self, exchange: Exchange, asked: Asked, begun: list[Answer]) -> bytes | None:
+        """``_pass_on``; the caller of a stream is told of its wait meanwhile."""
+        if not asked.call.stream:
+            return await self._pass_on(exchange, asked, begun, None)
+        scheduler = self._calls.dispatcher.scheduler
+        async with QueueNotices(exchange, scheduler, self._clock) as notices:
+            return await self._pass_on(exchange, asked, begun, notices)
+
+    async def _pass_on(
+        self,
+        exchange: Exchange,
+        asked: Asked,
+        begun: list[Answer],
+        notices: QueueNotices | None,
+    ) -> bytes | None:
         """The answer of the first model that gives one; see ``_pass_on_from``."""
         call, principal = asked.call, asked.caller.principal
         previous = call.previous_response_id
@@ -209,7 +222,7 @@ class GatewayCalls:
         if kept is not None:
             call = msgspec.structs.replace(call, previous_response_id=kept.upstream_id)
             pinned = pinned_model(self._calls.dispatcher.scheduler, call.model, kept.deployment)
-            return await self._pass_on_from(exchange, asked, call, pinned, begun)
+            return await self._pass_on_from(exchange, asked, call, pinned, begun, notices)
         first_error: CallError | None = None
         models = self.fallbacks.candidates(call, principal, self._clock())
         for number, model in enumerate(models, start=1):
@@ -217,12 +230,12 @@ class GatewayCalls:
             has_more = number < len(models)
             try:
                 return await self._pass_on_from(
-                    exchange, asked, call, queue, begun, gives_way=has_more
+                    exchange, asked, call, queue, begun, notices, gives_way=has_more
                 )
             except CallError as error:
                 # What the model that was asked for said tells a caller most.
                 first_error = first_error or error
-                if exchange.started:
+                if begun:
                     raise
                 if not has_more or not leads_on(error):
                     raise first_error from None
@@ -236,6 +249,7 @@ class GatewayCalls:
         call: ParsedCall,
         queue: str,
         begun: list[Answer],
+        notices: QueueNotices | None,
         *,
         gives_way: bool = False,
     ) -> bytes | None:
@@ -252,6 +266,8 @@ class GatewayCalls:
 
         model = queue.partition("/")[2].partition(" ")[0]
         unit = self._unit(asked, queue)
+        if notices is not None:
+            notices.unit_id = unit.unit_id
         asked.account.submit(unit, model, asked.caller)
         exchange.facts["model"] = queue.partition(" ")[0]
         opened = self._calls.open(
@@ -271,9 +287,12 @@ class GatewayCalls:
                 self._keep(asked, answer)
                 return answer.body
             self._keep(asked, answer)
-            exchange.response_headers.update(STREAM_HEADERS)
-            await exchange.start(200, "text/event-stream")
             try:
+                if notices is not None:
+                    await notices.end()
+                if not exchange.started:
+                    exchange.response_headers.update(STREAM_HEADERS)
+                    await exchange.start(200, "text/event-stream")
                 async for piece in answer.chunks():
                     await exchange.write(piece)
             finally:
@@ -292,28 +311,14 @@ class GatewayCalls:
 
 
 async def _end_late(
-    exchange: Exchange, error: CallError, endpoint: Endpoint, answer: Answer
+    exchange: Exchange, error: CallError, endpoint: Endpoint, answer: Answer | None
 ) -> Outcome:
-    """End a stream that began well with the protocol's own error: never with its good end."""
+    """End a stream that has begun with the protocol's own error: never with its good end."""
     exchange.facts["error"] = error.code
-    await exchange.write(_late_error(error, endpoint, exchange.request_id, answer))
+    named, seen = (None, 0) if answer is None else (answer.response_id, answer.events_seen)
+    await exchange.write(late_error(error, endpoint, exchange.request_id, named, seen))
     await exchange.finish()
     return error.outcome
-
-
-def _late_error(error: CallError, endpoint: Endpoint, request_id: str, answer: Answer) -> bytes:
-    """An error in a stream that began well, as each protocol says it."""
-    if isinstance(error, UpstreamRejected) and error.event:
-        return error.event
-    if endpoint is Endpoint.RESPONSES:
-        return responses.failed_event(
-            answer.response_id, answer.events_seen, error.code, error.message
-        )
-    if READERS[endpoint].wire == "anthropic":
-        body = document(error, ErrorShape.ANTHROPIC, request_id)
-        return event("error", msgspec.json.encode(body))
-    body = document(error, ErrorShape.OPENAI, request_id)
-    return event(None, msgspec.json.encode(body))
 
 
 def _note_caller(exchange: Exchange, asked: Asked) -> None:

@@ -329,6 +329,14 @@ class Exchange:
             await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
             self._check_connected()
 
+    async def write_aside(self, chunk: bytes) -> None:
+        """Send what is no part of the answer, such as a comment: it is not recorded.
+
+        Raises ClientGone.
+        """
+        self._check_connected()
+        await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+
     async def finish(self) -> None:
         """End the answer: without it the caller sees that the answer broke off."""
         rest = b"" if self.recorder is None else await self.recorder.last()

@@ -89,6 +89,19 @@ class _StreamEvent(msgspec.Struct):
     message: Any = None
 
 
+_OWN: dict[str, Any] = {
+    "id": "resp_unknown",
+    "object": "response",
+    "created_at": 0,
+    "incomplete_details": None,
+    "model": "",
+    "output": [],
+    "parallel_tool_calls": True,
+    "tool_choice": "auto",
+    "tools": [],
+}
+"""What a response of ours says, where its provider has said nothing."""
+
 _USAGE = msgspec.json.Decoder(_UsageWire | None)
 _ANSWER = msgspec.json.Decoder(_Answer)
 _STREAM_EVENT = msgspec.json.Decoder(_StreamEvent)
@@ -146,24 +159,22 @@ def response_id(body: bytes) -> str | None:
     return _known_id(_decoded(body).id)
 
 
+def created_event() -> bytes:
+    """The first event of a stream whose provider has said nothing."""
+    return _own_event("response.created", 0, {**_OWN, "status": "in_progress", "error": None})
+
+
 def failed_event(named: str | None, sequence_number: int, code: str, message: str) -> bytes:
     """The protocol's own end for a stream that cannot go on."""
     known = {"server_error", "rate_limit_exceeded"}
-    response = {
-        "id": named or "resp_unknown",
-        "object": "response",
-        "created_at": 0,
-        "status": "failed",
-        "error": {"code": code if code in known else "server_error", "message": message},
-        "incomplete_details": None,
-        "model": "",
-        "output": [],
-        "parallel_tool_calls": True,
-        "tool_choice": "auto",
-        "tools": [],
-    }
-    data = {"type": "response.failed", "sequence_number": sequence_number, "response": response}
-    return b"event: response.failed\ndata: " + msgspec.json.encode(data) + b"\n\n"
+    error = {"code": code if code in known else "server_error", "message": message}
+    response = {**_OWN, "id": named or _OWN["id"], "status": "failed", "error": error}
+    return _own_event("response.failed", sequence_number, response)
+
+
+def _own_event(name: str, sequence_number: int, response: dict[str, Any]) -> bytes:
+    data = {"type": name, "sequence_number": sequence_number, "response": response}
+    return b"event: %b\ndata: %b\n\n" % (name.encode(), msgspec.json.encode(data))
 
 
 class ResponsesReader(EventReader):
