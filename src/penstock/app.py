@@ -63,7 +63,6 @@ from penstock.providers.estimate import Estimator
 from penstock.sandbox.child import SandboxChild
 from penstock.scheduler.events import Replanned, Restored
 from penstock.scheduler.scheduler import Scheduler
-from penstock.store.batches import BatchStore
 from penstock.store.budgets import Budget, Budgets, Scope, first_of_month, spent_since
 from penstock.store.database import DATABASE_FILE
 from penstock.store.jobs import JobStore
@@ -168,14 +167,8 @@ class Service:
         self._jobs = self._make_jobs(config)
         self._responses = BackgroundResponses(self._jobs)
         self._gateway.background = self._responses
-        self._jobs_door = JobsDoor(self._jobs, self._chains.class_of)
-        self._batches = BatchRoom(
-            config,
-            BatchStore(self._writer, self._jobs_reader),
-            self._inside,
-            self._jobs,
-            self._principal_by_id,
-        )
+        self._batches = self._make_batches(config)
+        self._jobs_door = JobsDoor(self._jobs, self._chains.class_of, self._batches.webhooks)
         entrance = Entrance(self._routes(), self._desk)
         self._inside.application = entrance
         self._server = HttpServer(entrance, config.server)
@@ -188,7 +181,7 @@ class Service:
         retention = forget_old(self._writer, lambda: self.config.ledger.keep_days, time.time)
         self._watch_over(retention, "the ledger's retention")
         self._watch_over(self._jobs.run(), "the job engine")
-        self._watch_over(self._batches.run(), "the batches")
+        self._watch_over(self._batches.run(), "batches and webhooks")
 
     async def wait_ready(self) -> None:
         """Return when every worker has been started once, or has failed to."""
@@ -255,6 +248,10 @@ class Service:
         request = RequestExecutor(self._inside, config.jobs.result_bytes_max)
         jobs.executors.update({KIND: request, responses.KIND: request})
         return jobs
+
+    def _make_batches(self, config: Config) -> BatchRoom:
+        stored = self._writer, self._jobs_reader
+        return BatchRoom(config, stored, self._inside, self._jobs, self._principal_by_id)
 
     def _principal_by_id(self, key_id: str) -> Principal | None:
         return self._desk.authenticator.by_id(key_id)

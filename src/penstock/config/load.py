@@ -223,6 +223,7 @@ def _config(raw: dict[str, Any], problems: Problems) -> Config:
         workers=single("workers", model.WorkersTable),
         jobs=single("jobs", model.JobsTable),
         batches=single("batches", model.BatchesTable),
+        webhooks=single("webhooks", model.WebhooksTable),
         providers=named("providers", model.ProviderTable),
         deployments=named("deployments", model.DeploymentTable),
         models=named("models", model.ModelTable),

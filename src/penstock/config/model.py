@@ -153,6 +153,17 @@ class JobsTable(_Table, frozen=True):
     ] = 16 * 1024 * 1024
 
 
+class WebhooksTable(_Table, frozen=True):
+    """``[webhooks]``: whom this service may tell that a run has ended."""
+
+    hosts: Annotated[
+        list[Text] | None, Meta(description="hosts that it may call; default: every public one")
+    ] = None
+    allow_private: Annotated[
+        bool, Meta(description="also addresses that are not public, and http")
+    ] = False
+
+
 class BatchesTable(_Table, frozen=True):
     """``[batches]``: uploaded files, and batches of lines over them."""
 
@@ -408,6 +419,7 @@ class Config(_Table, frozen=True):
     workers: WorkersTable = WorkersTable()
     jobs: JobsTable = JobsTable()
     batches: BatchesTable = BatchesTable()
+    webhooks: WebhooksTable = WebhooksTable()
     providers: dict[Identifier, ProviderTable] = {}
     deployments: dict[Identifier, DeploymentTable] = {}
     models: dict[Identifier, ModelTable] = {}

@@ -22,8 +22,9 @@ from penstock.http.auth import Principal
 from penstock.http.door import Access, Desk, Door, ErrorShape, Handler, while_connected
 from penstock.http.exchange import Exchange
 from penstock.http.sse import CONTENT_TYPE, comment, event
-from penstock.jobs.engine import Jobs, Order
+from penstock.jobs.engine import Jobs, Order, worded
 from penstock.jobs.states import State
+from penstock.jobs.webhooks import Webhooks, message
 from penstock.providers.request import join_fields, read_field, split_fields
 from penstock.store.jobs import Idempotency, Job
 from penstock.units import Outcome
@@ -43,8 +44,9 @@ _PREFER_CHARACTERS_MAX: Final = 256
 _WAIT: Final = re.compile(r"wait[ \t]*=[ \t]*\"?([0-9]{1,9})\"?\Z", re.IGNORECASE)
 _IDEMPOTENCY_KEY: Final = re.compile(r"[!-~]{1,255}\Z")
 _NUMBER: Final = re.compile(r"[0-9]{1,18}\Z")
-_CONTROL: Final = frozenset({"after_seconds"})
+_CONTROL: Final = frozenset({"after_seconds", "webhook"})
 _AFTER_DECODER: Final = msgspec.json.Decoder(float)
+_URL_DECODER: Final = msgspec.json.Decoder(str)
 _STREAM_HEADERS: Final = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
 ClassOf = Callable[[Principal, str, Mapping[str, str]], str]
@@ -56,7 +58,9 @@ _T = TypeVar("_T")
 class JobsDoor:
     """Handlers of ``/jobs``, and what stands before the chains' own handler."""
 
-    def __init__(self, jobs: Jobs, class_of: ClassOf) -> None:
+    def __init__(self, jobs: Jobs, class_of: ClassOf, webhooks: Webhooks) -> None:
+        webhooks.bodies[KIND] = _message
+        self._webhooks = webhooks
         self._jobs = jobs
         self._class_of = class_of
 
@@ -74,6 +78,7 @@ class JobsDoor:
             route("/jobs/{job}", self.delete, "DELETE"),
             route("/jobs/{job}/events", self.events, "GET"),
             route("/jobs/{job}/cancel", self.cancel, "POST"),
+            route("/webhooks/secret", self.secret, "GET"),
         ]
 
     def or_later(self, handler: Handler) -> Handler:
@@ -102,6 +107,7 @@ class JobsDoor:
             raise InvalidRequest(
                 f"'after_seconds' must be from 0 to {AFTER_SECONDS_MAX:g}.", param="after_seconds"
             )
+        webhook = read_field(fields, "webhook", _URL_DECODER, "a URL")
         path = exchange.scope["path"]
         order = Order(
             principal=principal,
@@ -111,6 +117,7 @@ class JobsDoor:
             path=path,
             body=join_fields({k: v for k, v in fields.items() if k not in _CONTROL}),
             after_seconds=after_seconds or 0.0,
+            webhook=None if webhook is None else self._webhooks.check(webhook),
         )
         job, _ = await self._jobs.create(order, idempotency_of(exchange, path, body))
         exchange.facts["run"] = job.job_id
@@ -174,6 +181,13 @@ class JobsDoor:
         await exchange.respond(200, msgspec.json.encode(deleted))
         return Outcome.SUCCESS
 
+    async def secret(self, exchange: Exchange) -> Outcome:
+        """``GET /webhooks/secret``: what the tenant's receivers check messages with."""
+        with worded():
+            secret = self._webhooks.secret(principal_of(exchange).tenant)
+        await exchange.respond(200, msgspec.json.encode({"secret": secret}))
+        return Outcome.SUCCESS
+
     async def events(self, exchange: Exchange) -> Outcome:
         """``GET /jobs/{id}/events``: what it says, from where the reader left off."""
         tenant, job_id = _named(exchange)
@@ -221,6 +235,11 @@ def document(job: Job) -> dict[str, Any]:
         "events_truncated": job.events_lost,
         "result": None,
     }
+
+
+def _message(job: Job) -> bytes:
+    """What a webhook is told of a job; its result is fetched with the key."""
+    return message(f"job.{job.state}", job.finished_at or job.created_at, document(job))
 
 
 def principal_of(exchange: Exchange) -> Principal:

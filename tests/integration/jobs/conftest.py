@@ -20,6 +20,8 @@ drain_seconds = 1.0
 count = 1
 [jobs]
 attempts_max = 2
+[webhooks]
+allow_private = true
 [chains.upper]
 import = "job_chains:upper"
 [chains.until]
