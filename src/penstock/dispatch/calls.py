@@ -335,8 +335,9 @@ class Calls:
         self._metrics.upstream_answer(target.deployment, response.status)
         readings = tuple(target.adapter.limit_readings(response.headers, self._wall()))
         # The ledger knows this call by the moment of its grant.
-        observed = Observed(target.deployment, grant.granted_at, readings)
-        if response.status == 200:
+        is_good = response.status == 200
+        observed = Observed(target.deployment, grant.granted_at, readings, accepted=is_good)
+        if is_good:
             self.dispatcher.post(observed)
         try:
             await _check_status(target, response)
@@ -366,7 +367,7 @@ class Calls:
             raise _failed(fault) from None
 
     def _learn(self, failure: Failure, grant: Grant) -> None:
-        event = consequence(failure, grant.deployment, grant.attempt)
+        event = consequence(failure, grant.deployment)
         if event is not None:
             self.dispatcher.post(event)
 
@@ -398,7 +399,7 @@ def _aftermath(failed: AttemptFailed, unit: Unit, grant: Grant, *, requeue: bool
     events: list[Event] = [Failed(unit.unit_id, requeue, failed.was_sent)]
     if failed.observed is not None:
         events.append(failed.observed)
-    learnt = consequence(failed.failure, grant.deployment, grant.attempt)
+    learnt = consequence(failed.failure, grant.deployment)
     # A kept connection that was closed meanwhile says nothing of the provider.
     if learnt is not None and not (failed.is_stale and grant.attempt == 1):
         events.append(learnt)

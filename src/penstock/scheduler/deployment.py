@@ -12,6 +12,9 @@ from penstock.scheduler.health import Health
 from penstock.scheduler.plan import DeploymentPlan
 from penstock.units import Amounts, Estimate, LimitName
 
+PAUSE_SECONDS_UNKNOWN = 1.0
+"""After a 429 for a limit that names no time."""
+
 RATIO_MAX = 20.0
 RATIO_RATE = 0.05
 """How far one answer may move what is believed of the output of a class: one part in twenty."""
@@ -68,12 +71,19 @@ class Deployment:
     def learn(self, event: Observed | Limited | Overloaded, now: float) -> None:
         """Take in what the provider said of its limits or of itself."""
         match event:
-            case Observed(_, sent_at, readings):
+            case Observed(_, sent_at, readings, accepted):
                 for reading in readings:
                     self.pool.observe(reading, sent_at=sent_at, now=now)
+                if accepted:
+                    self.health.accepted(now)
             case Limited(_, pause_seconds, limit):
-                until = now + pause_seconds
-                if limit is None or not self.pool.pause(limit, until, now):
-                    self.health.limited(until, now)
+                brief = PAUSE_SECONDS_UNKNOWN if pause_seconds is None else pause_seconds
+                if limit is not None and self.pool.pause(limit, now + brief, now):
+                    return
+                if self.pool.buckets:
+                    # Its limits are known and had room: whatever this was, it is no limit.
+                    self.health.overloaded(pause_seconds, now)
+                else:
+                    self.health.limited(now + brief, now)
             case Overloaded(_, pause):
                 self.health.overloaded(pause, now)

@@ -56,18 +56,22 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
 
 
 class Observed(msgspec.Struct, frozen=True, tag=True):
-    """An answer's headers, with the time at which its request was sent."""
+    """An answer's headers, with the time at which its request was sent.
+
+    ``accepted``: it is a good answer that has begun, and not a refusal.
+    """
 
     deployment: str
     sent_at: float
     readings: tuple[LimitReading, ...]
+    accepted: bool = False
 
 
 class Limited(msgspec.Struct, frozen=True, tag=True):
-    """A 429. Without ``limit`` the whole deployment pauses."""
+    """A 429. Without ``limit`` the whole deployment pauses, without ``pause_seconds`` briefly."""
 
     deployment: str
-    pause_seconds: float
+    pause_seconds: float | None
     limit: LimitName | None = None
 
 

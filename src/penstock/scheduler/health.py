@@ -1,10 +1,11 @@
 """Whether a deployment may be called at all, and by how many at once.
 
-A provider that answers 529, 503 or not at all is left alone for a while, then asked by one
-call; each success lets one more be under way, so that their number doubles with every round,
-until as many are as were when the trouble began. This is TCP's slow start after a loss (RFC
-5681, section 3.1), counted in calls. Without it everyone who waited through an outage is sent
-in the same instant.
+A provider that answers 529, 503 or not at all, or 429 although its limits are known and have room,
+is left alone for a while, then asked by one call; each call that it takes on lets one more be under
+way, so that their number doubles with every round, until as many are as were when the trouble
+began. This is TCP's slow start after a loss (RFC 5681, section 3.1), counted in calls. Without it
+everyone who waited through an outage is sent in the same instant. What counts is the head of a
+good answer, not its end: a round then takes a second where a whole answer takes ten.
 
 A provider that answers 429 for a limit that nobody knows (neither configured nor shown in
 headers) is held by additive increase and multiplicative decrease of the calls under way (Chiu
@@ -24,7 +25,9 @@ import math
 from enum import StrEnum
 
 PAUSE_SECONDS_FIRST = 0.5
-PAUSE_SECONDS_MAX = 30.0
+PAUSE_SECONDS_MAX = 5.0
+"""One call in so many seconds is nothing to a provider in trouble, and waiting longer would go on
+for as long after the trouble has ended."""
 DECREASE = 0.7
 
 OUT_FAILURES = 5
@@ -130,7 +133,10 @@ class Health:
             self._calls, self._failed_share = 0, 0.0
         self._count(0.0)
         self._failures = 0
-        if math.isinf(self._window):
+
+    def accepted(self, now: float) -> None:
+        """A good answer has begun: one more call may be under way, or a part of one."""
+        if now < self.paused_until or math.isinf(self._window):
             return
         if self._window < self._window_goal:
             self._window += 1.0

@@ -13,11 +13,6 @@ from penstock.scheduler.events import Event, KeyRefused, Limited, Overloaded
 ATTEMPTS_MAX_UNAVAILABLE = 3
 """A 500 may be the request's own fault: it is not sent for ever."""
 
-PAUSE_SECONDS_UNKNOWN = 1.0
-"""After a 429 that names no time: doubled with each attempt, up to a minute."""
-
-PAUSE_SECONDS_MAX_UNKNOWN = 60.0
-
 PAUSE_SECONDS_DAY = 600.0
 """After a daily limit that names no time: asked again every ten minutes."""
 
@@ -32,15 +27,12 @@ def may_retry(kind: FailureKind, attempt: int) -> bool:
     return kind is FailureKind.UNAVAILABLE and attempt < ATTEMPTS_MAX_UNAVAILABLE
 
 
-def consequence(failure: Failure, deployment: str, attempt: int) -> Event | None:
+def consequence(failure: Failure, deployment: str) -> Event | None:
     """What the scheduler learns about the deployment from a failure."""
     named_seconds = failure.retry_after_seconds
     match failure.kind:
         case FailureKind.RATE:
-            backoff_seconds = PAUSE_SECONDS_UNKNOWN * 2 ** min(attempt - 1, 16)
-            unknown_seconds = min(PAUSE_SECONDS_MAX_UNKNOWN, backoff_seconds)
-            pause_seconds = named_seconds if named_seconds is not None else unknown_seconds
-            return Limited(deployment, pause_seconds, failure.limit)
+            return Limited(deployment, named_seconds, failure.limit)
         case FailureKind.DAY:
             # A daily refusal can name the seconds of the minute limit beside it.
             pause_seconds = max(named_seconds or 0.0, PAUSE_SECONDS_DAY)

@@ -16,6 +16,7 @@ from penstock.scheduler.events import (
     EvictionReason,
     Failed,
     Limited,
+    Observed,
     Overloaded,
     RefusalReason,
     Replanned,
@@ -342,8 +343,10 @@ def test_after_an_outage_one_call_asks_before_all_do(world_type):
     assert len(world.grants) == 64, "nobody while it is left alone"
     world.run(until=0.6)
     assert len(world.grants) == 65, "then one"
-    world.tick(Settled(world.grants[64].unit_id))
-    assert len(world.grants) == 67, "then twice as many after each success"
+    world.tick(Observed("one", 0.55, (), accepted=True))
+    assert len(world.grants) == 66, "then one more with the head of each good answer"
+    world.tick(Settled(world.grants[64].unit_id), Observed("one", 0.6, (), accepted=True))
+    assert len(world.grants) == 68, "so that their number doubles with every round"
 
 
 def test_cancelling_takes_a_unit_out_wherever_it_is(world_type):

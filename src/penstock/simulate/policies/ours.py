@@ -64,7 +64,8 @@ class Ours:
 
     def answered(self, head: Head) -> None:
         """Headers."""
-        self._post(Observed(self._names[head.call.site], head.sent_at, head.readings))
+        name = self._names[head.call.site]
+        self._post(Observed(name, head.sent_at, head.readings, accepted=True))
 
     def failed(self, head: Head, failure: Failure) -> None:
         """A refusal: what it teaches, then back to its place, or the end."""
@@ -74,7 +75,7 @@ class Ours:
         self._post(Failed(call.name, requeue))
         if head.readings:
             self._post(Observed(name, head.sent_at, head.readings))
-        learnt = consequence(failure, name, call.attempts)
+        learnt = consequence(failure, name)
         if learnt is not None:
             self._post(learnt)
         if not requeue:
