@@ -37,7 +37,7 @@ Amounts: TypeAlias = dict[LimitName, float]
 """How much of each limit something takes: requests, tokens, or slots."""
 
 
-class Estimate(msgspec.Struct, frozen=True):
+class Estimate(msgspec.Struct, frozen=True, gc=False):
     """What a unit is expected to use, before it is sent.
 
     ``tokens_output_max`` is the caller's ``max_tokens``: some providers charge it on
@@ -49,7 +49,7 @@ class Estimate(msgspec.Struct, frozen=True):
     tokens_output_max: int | None = None
 
 
-class Usage(msgspec.Struct, frozen=True):
+class Usage(msgspec.Struct, frozen=True, gc=False):
     """What a call used, as its provider reported it (or as counted where it reported nothing).
 
     ``tokens_input`` holds every prompt token, the cached ones too;
@@ -81,7 +81,7 @@ class ChargeModel(msgspec.Struct, frozen=True):
     failed_requests_count: bool = True
 
 
-class RunPlace(msgspec.Struct, frozen=True):
+class RunPlace(msgspec.Struct, frozen=True, gc=False):
     """Where a unit stands in its run; it decides the order within a tenant.
 
     ``arrival`` is when the *run* arrived: later steps keep it, so that a run already begun
@@ -96,7 +96,7 @@ class RunPlace(msgspec.Struct, frozen=True):
     steps_total: int | None = None
 
 
-class Unit(msgspec.Struct, frozen=True):
+class Unit(msgspec.Struct, frozen=True, gc=False):
     """One provider call which waits for its turn.
 
     ``deadline`` is the moment after which a grant is useless to the caller; None waits for

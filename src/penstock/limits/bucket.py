@@ -197,7 +197,7 @@ class Bucket:
         self.advance(now)
         capacity, speed = self.capacity, production.pace.tokens_per_second
         beginning = production.committed - production.drain
-        inexact = START_SECONDS * ((2.0 if reserve else 1.0) * self.rate + beginning)
+        inexact = START_SECONDS * ((1.5 if reserve else 1.0) * self.rate + beginning)
         start = need = max(1.0, min(inexact, START_SHARE_MAX * capacity), self._margin)
         if reserve:
             drained = max(0.0, production.committed + speed - self.rate) * expected / speed

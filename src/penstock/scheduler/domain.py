@@ -25,7 +25,7 @@ ones, and limits that do not block it are not idle.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from penstock.limits.bucket import ROUNDING
 from penstock.limits.pool import Held, Pool
@@ -75,6 +75,7 @@ class ClassQueue:
         "backlog_seconds",
         "credit",
         "in_flight",
+        "is_changed",
         "plan",
         "queue",
     )
@@ -83,6 +84,7 @@ class ClassQueue:
         self.plan = plan
         self.queue = FairQueue(weights, plan.quantum_seconds)
         self.in_flight = 0
+        self.is_changed = True
         self.backlog_seconds = 0.0
         self.credit = -CREDIT_GRACE_SECONDS
         self._credit_at = now
@@ -114,6 +116,7 @@ class ClassQueue:
         self.advance(now)
         self._held.discard(tenant)
         self.queue.release(tenant)
+        self.is_changed = True
         for clock in self._clocks.values():
             clock.step_back(tenant)
 
@@ -203,6 +206,8 @@ class Domain:
     ) -> None:
         self._allowances = allowances
         self._affinities = affinities
+        self._is_changed = True
+        self._wake_at = -math.inf
         self.deployments = list(deployments)
         self.classes = [
             ClassQueue(plan, weights, now) for plan in sorted(classes, key=lambda plan: plan.rank)
@@ -226,20 +231,23 @@ class Domain:
 
         Returns the limit that keeps it out of every deployment for ever, if there is one.
         """
+        everywhere = self._serving[waiting.unit.model]
         estimate = waiting.unit.estimate
-        everywhere = [
-            (deployment, deployment.amounts(estimate))
-            for deployment in self._serving[waiting.unit.model]
-        ]
-        limits = [deployment.pool.too_large(amounts) for deployment, amounts in everywhere]
-        fitting = [option for option, limit in zip(everywhere, limits, strict=True) if not limit]
+        costs, fitting, first_limit = [], [], None
+        for deployment in everywhere:
+            amounts = deployment.amounts(estimate)
+            limit = deployment.pool.too_large(amounts)
+            costs.append(deployment.pool.cost_seconds(amounts))
+            if limit is None:
+                fitting.append(deployment)
+            else:
+                first_limit = first_limit or limit
         # A limit may have been lowered since the unit was admitted: then nowhere is right, and
-        # the first that is ready shall say so.
-        waiting.options = fitting or everywhere
-        waiting.cost_seconds = min(
-            deployment.pool.cost_seconds(amounts) for deployment, amounts in waiting.options
-        )
-        return None if fitting else limits[0]
+        # the first that is ready shall say so. Units that may go anywhere share one list.
+        is_anywhere = len(fitting) == len(everywhere) or not fitting
+        waiting.options = everywhere if is_anywhere else fitting
+        waiting.cost_seconds = min(costs)
+        return None if fitting else first_limit
 
     def push(self, waiting: Waiting, now: float) -> None:
         """A priced unit begins to wait."""
@@ -247,7 +255,7 @@ class Domain:
         queue.advance(now)
         waiting.mark = queue.clock(waiting.unit.model, now).mark(waiting.unit.tenant)
         queue.backlog_seconds += waiting.cost_seconds
-        queue.queue.push(waiting)
+        queue.is_changed |= queue.queue.push(waiting)
 
     def remove(self, waiting: Waiting, now: float) -> None:
         """A unit ends its waiting without a grant."""
@@ -255,13 +263,28 @@ class Domain:
         queue.advance(now)
         queue.backlog_seconds -= waiting.cost_seconds
         queue.queue.remove(waiting)
+        queue.is_changed = True
         allowance = self._allowances.of(waiting.unit.tenant)
         if allowance is not None:
             allowance.left(queue, now)
 
+    def changed(self) -> None:
+        """Something of the limits has changed: what could not go may go."""
+        self._is_changed = True
+
     def pump(self, now: float) -> tuple[list[tuple[Waiting, Placement]], float]:
-        """Grant all that can go now, in order. Returns the grants and when to look again."""
+        """Grant all that can go now, in order. Returns the grants and when to look again.
+
+        Where neither the limits nor the first of any line have changed, nothing can go before
+        the time that was found last; then nothing is looked at.
+        """
         granted: list[tuple[Waiting, Placement]] = []
+        if not self._is_changed and now < self._wake_at:
+            for queue in self.classes:
+                if queue.is_changed:
+                    break
+            else:
+                return granted, self._wake_at
         held: dict[Pool, Held] = {}
         wake_at = math.inf
         waiting = [queue for queue in self.classes if queue.queue.waiting]
@@ -271,6 +294,10 @@ class Domain:
                 wake_at = min(wake_at, self._push_starved(queue, held, granted, now))
         for queue in waiting:
             wake_at = min(wake_at, self._serve(queue, held, granted, now))
+        self._is_changed = False
+        for queue in self.classes:
+            queue.is_changed = False
+        self._wake_at = wake_at
         return granted, wake_at
 
     def _push_starved(
@@ -367,7 +394,8 @@ class Domain:
         kept = self._affinities.of(waiting.unit) if len(waiting.options) > 1 else None
         best: Placement | None = None
         best_rank = (math.inf, False, 0.0, 0.0)
-        for deployment, estimated in _in_health(waiting.options, now):
+        for deployment in _in_health(waiting.options, now):
+            estimated = deployment.amounts(waiting.unit.estimate)
             amounts = deployment.corrected(estimated, waiting.unit.class_name)
             ready_at, cause = deployment.ready_at(amounts, reserve, now)
             hold = held.get(deployment.pool)
@@ -385,10 +413,8 @@ class Domain:
         return best
 
 
-def _in_health(
-    options: list[tuple[Deployment, Amounts]], now: float
-) -> list[tuple[Deployment, Amounts]]:
+def _in_health(options: Sequence[Deployment], now: float) -> Sequence[Deployment]:
     """The deployments that are not out; all of them where there is no other."""
-    if len(options) == 1 or all(deployment.health.trouble is None for deployment, _ in options):
+    if len(options) == 1 or all(deployment.health.trouble is None for deployment in options):
         return options
-    return [option for option in options if not option[0].health.is_out(now)] or options
+    return [option for option in options if not option.health.is_out(now)] or options

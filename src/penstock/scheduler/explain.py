@@ -11,6 +11,7 @@ A mark is taken when a unit begins to wait; the difference to it is the unit's o
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -40,6 +41,7 @@ class Beside(NamedTuple):
 
 
 NEVER_BESIDE = Beside(0.0, 0.0)
+NO_ACCOUNT: Mapping[str, float] = {}
 
 
 class Mark(NamedTuple):
@@ -47,7 +49,7 @@ class Mark(NamedTuple):
 
     at: float
     higher_class: float
-    own: dict[str, float]
+    own: Mapping[str, float]
     beside: Beside
 
 
@@ -104,7 +106,8 @@ class LineClock:
 
     def mark(self, tenant: str) -> Mark:
         """Where the accounts stand for a unit that begins to wait."""
-        own = dict(self._by_tenant.get(tenant, ()))
+        account = self._by_tenant.get(tenant)
+        own = dict(account) if account else NO_ACCOUNT
         return Mark(self._at, self._higher_class, own, self._been_beside(tenant))
 
     def causes(self, mark: Mark, tenant: str) -> dict[str, float]:

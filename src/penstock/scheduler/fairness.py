@@ -115,8 +115,11 @@ class FairQueue:
         """How many units wait."""
         return self._ranks.count
 
-    def push(self, waiting: Waiting) -> None:
-        """Add a unit at its place, which is its own from its run's arrival on."""
+    def push(self, waiting: Waiting) -> bool:
+        """Add a unit at its place, which is its own from its run's arrival on.
+
+        Returns whether it is the first of its tenant for its model.
+        """
         unit = waiting.unit
         flow = self._flow(unit.tenant)
         if flow.waiting == 0:
@@ -128,8 +131,10 @@ class FairQueue:
         heap = flow.units.setdefault(unit.model, [])
         heappush(heap, waiting)
         head = flow.head(unit.model)
-        if head is waiting:
-            self._enter(flow, unit.model, head)
+        if head is not waiting:
+            return False
+        self._enter(flow, unit.model, head)
+        return True
 
     def remove(self, waiting: Waiting) -> None:
         """A unit ends its waiting: granted, evicted or cancelled."""

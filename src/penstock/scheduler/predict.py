@@ -45,7 +45,8 @@ def predicted_wait_seconds(
         ahead_seconds += queue.backlog_seconds
     ready_in_seconds = math.inf
     burst_seconds = 0.0
-    for deployment, amounts in waiting.options:
+    for deployment in waiting.options:
+        amounts = deployment.amounts(waiting.unit.estimate)
         ready_at, _ = deployment.ready_at(amounts, reserve, now)
         ready_in_seconds = min(ready_in_seconds, ready_at - now)
         if ahead_seconds:

@@ -253,7 +253,7 @@ class Scheduler:
             granted_at=now,
             wait_seconds=now - waiting.submitted_at,
             attempt=waiting.attempt,
-            causes=dict(waiting.causes),
+            causes=dict(waiting.causes or ()),
         )
 
     def _settle(self, unit_id: str, usage: Usage | None, now: float) -> None:
@@ -315,10 +315,17 @@ class Scheduler:
         flight = self._flights.pop(unit_id, None)
         if flight is not None:
             flight.placement.deployment.health.in_flight -= 1
+            for domain in self._domains_of_ending(flight):
+                domain.changed()
             queue = self._class_queue(flight.waiting)
             if queue is not None:
                 queue.in_flight -= 1
         return flight
+
+    def _domains_of_ending(self, flight: Flight) -> list[Domain]:
+        """Where an ending makes room; everywhere, if its model is served no more."""
+        domain = self._domain_of.get(flight.waiting.unit.model)
+        return self.domains if domain is None else [domain]
 
     def _pay(self, flight: Flight, charged: Amounts, now: float) -> None:
         """Replace the reservation by what was charged, in the limits and in fairness."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from penstock.scheduler.explain import Mark
 from penstock.scheduler.plan import ClassPlan
 from penstock.scheduler.steps import STEP_SECONDS
-from penstock.units import Amounts, Unit
+from penstock.units import Unit
 
 if TYPE_CHECKING:
     from penstock.scheduler.deployment import Deployment
@@ -22,7 +23,7 @@ class Waiting:
     deadline the deadline comes first, in one ordered by what remains (``steps``) each step left
     counts as a later arrival. The place is fixed on submission: a unit that comes back
     after a 429 has the same. ``sequence`` breaks ties, not a clock. ``options`` are the
-    deployments that it may go to, with what it takes of each.
+    deployments that it may go to.
     """
 
     __slots__ = (
@@ -49,10 +50,10 @@ class Waiting:
         self.key = (urgency, arrival, sequence)
         self.unit = unit
         self.submitted_at = now
-        self.options: list[tuple[Deployment, Amounts]] = []
+        self.options: Sequence[Deployment] = ()
         self.cost_seconds = 0.0
         self.mark: Mark | None = None
-        self.causes: dict[str, float] = {}
+        self.causes: dict[str, float] | None = None
         self.attempt = 0
         self.is_waiting = True
 
@@ -63,6 +64,8 @@ class Waiting:
 
     def waited_for(self, causes: dict[str, float]) -> None:
         """Add to its account of what it waited for."""
+        if self.causes is None:
+            self.causes = {}
         for cause, seconds in causes.items():
             self.causes[cause] = self.causes.get(cause, 0.0) + seconds
 
