@@ -101,8 +101,8 @@ class Answer:
 
     @property
     def tokens_output_seen(self) -> int:
-        """What has passed, where nothing was reported."""
-        return 0
+        """What has passed, where nothing was reported: of a whole answer, what was expected."""
+        return self._estimate.tokens_output
 
     @property
     def response_id(self) -> str | None:
@@ -259,17 +259,19 @@ class Calls:
         headers: Mapping[str, str],
         *,
         on_grant: Callable[[Grant], None],
+        on_return: Callable[[], None],
         on_usage: Callable[[Usage], None],
         gives_way: bool = False,
     ) -> AsyncIterator[Answer]:
         """Wait, send, and give the answer; settles when the block is left, however it is left.
 
         ``headers`` are the caller's. ``on_grant`` is told of every grant before it is used,
-        ``on_usage`` what a complete answer used where the provider reported it. ``gives_way``
-        says that another model can be asked instead, so that an outage is not waited for.
+        ``on_return`` that an attempt has failed and the unit waits again, ``on_usage`` what a
+        complete answer used where the provider reported it. ``gives_way`` says that another
+        model can be asked instead, so that an outage is not waited for.
         Raises CallError.
         """
-        answer = await self._answer(unit, call, headers, on_grant, gives_way=gives_way)
+        answer = await self._answer(unit, call, headers, on_grant, on_return, gives_way=gives_way)
         try:
             yield answer
         except UpstreamUnavailable:
@@ -285,6 +287,7 @@ class Calls:
         call: ParsedCall,
         headers: Mapping[str, str],
         on_grant: Callable[[Grant], None],
+        on_return: Callable[[], None],
         *,
         gives_way: bool,
     ) -> Answer:
@@ -302,6 +305,7 @@ class Calls:
                     for event in events:
                         dispatcher.post(event)
                     raise failed.error from None
+                on_return()
                 grant = await dispatcher.grant_again(events, unit, gives_way=gives_way)
             except asyncio.CancelledError:
                 dispatcher.post(Cancelled(unit.unit_id, was_sent=True))

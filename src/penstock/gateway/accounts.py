@@ -1,7 +1,9 @@
 """What a call leaves behind: its row in the ledger, filled in while it gets on.
 
 The door says how it ended, so every call that came with a known key makes exactly one row, the
-refused and the abandoned ones too.
+refused and the abandoned ones too. A whole answer counts as its provider reported it. One that was
+cut off counts what had passed until then; where its caller hung up before it began, its prompt, as
+estimated. What a provider refused or failed to answer counts nothing.
 """
 
 from __future__ import annotations
@@ -131,6 +133,9 @@ class Account:
         """It has ended: so its row is complete."""
         row = self.row
         row.outcome = outcome.value
+        if outcome is Outcome.CANCELLED_SENT and not row.tokens_input:
+            # The provider was at work on it; hanging up is no way around a budget.
+            self.used(Usage(row.tokens_input_estimated))
         if self._granted_at is not None:
             row.upstream_seconds = self._accounts.clock() - self._granted_at
         elif self._submitted_at is not None:

@@ -260,6 +260,9 @@ class GatewayCalls:
             _note_grant(exchange, grant)
             asked.account.granted(grant)
 
+        def note_return() -> None:
+            exchange.outcome_if_gone = Outcome.CANCELLED_WAITING
+
         def learn(usage: Usage) -> None:
             answered = call if model == call.model else msgspec.structs.replace(call, model=model)
             self._estimator.learn(answered, asked.caller.route, asked.forecast, usage)
@@ -275,6 +278,7 @@ class GatewayCalls:
             call,
             exchange.headers,
             on_grant=note_grant,
+            on_return=note_return,
             on_usage=learn,
             gives_way=gives_way,
         )
