@@ -334,23 +334,18 @@ def problem_of(
 ) -> str:
     """What does not agree; empty where all does."""
     whole = sum(one["answer"] == "success" for one in attempts)
-    if whole > 1:
-        return "answered twice"
-    if row["nano_dollars"] != 1_000 * row["tokens_input"] + 2_000 * row["tokens_output"]:
-        return "another price"
-    match group:
-        case "whole":
-            same = all(row[name] == last[name] for name in ("tokens_input", "tokens_output"))
-            return "" if same and whole == 1 else "other tokens"
-        case "uncounted":
-            return "" if row["tokens_input"] else "the prompt does not count"
-        case "cut off":
-            if not row["tokens_input"]:
-                return "the prompt does not count"
-            return "more than was produced" if row["tokens_output"] > most(last) else ""
-        case _:
-            is_free = row["tokens_input"] == row["tokens_output"] == 0
-            return "" if is_free and not whole else "charged, or answered"
+    same = all(row[name] == last[name] for name in ("tokens_input", "tokens_output"))
+    is_free = row["tokens_input"] == row["tokens_output"] == 0
+    price = 1_000 * row["tokens_input"] + 2_000 * row["tokens_output"]
+    problems = {
+        "answered twice": whole > 1,
+        "another price": row["nano_dollars"] != price,
+        "other tokens": group == "whole" and not (same and whole),
+        "the prompt does not count": group in ("uncounted", "cut off") and not row["tokens_input"],
+        "more than was produced": group == "cut off" and row["tokens_output"] > most(last),
+        "charged, or answered": group in ("failed", "never sent") and not (is_free and not whole),
+    }
+    return ", ".join(name for name, is_so in problems.items() if is_so)
 
 
 def most(record: dict[str, Any]) -> int:
