@@ -134,6 +134,15 @@ class Pool:
             seconds = min(seconds, max(0.0, free) / bucket.rate)
         return seconds
 
+    def window_ends_at(self, now: float) -> float:
+        """When the first of its fixed windows ends; minus infinity where there is none."""
+        if self.plan.algorithm != "window":
+            return -math.inf
+        ends = [
+            each.ends_at(now) for each in self.buckets.values() if isinstance(each, FixedWindow)
+        ]
+        return min(ends, default=-math.inf)
+
     def fit(self, amounts: Amounts, reserve: float, now: float) -> Fit:
         """When these amounts may be taken by a class that leaves ``reserve`` (0 to 1) free.
 

@@ -152,6 +152,11 @@ class FixedWindow:
         ready_at = self._released_at(left, reserve) if left > 0 else ends_at
         return max(now, ready_at, self.paused_until)
 
+    def ends_at(self, now: float) -> float:
+        """When the window ends that ``now`` lies in."""
+        self.advance(now)
+        return self._starts_at + self.period_seconds
+
     def floor(self, amount: float, reserve: float) -> float:
         """What a class with this reserve leaves before the release: all that it can."""
         return reserve * self.reserve_share * max(0.0, self.capacity - amount)

@@ -151,10 +151,15 @@ class ClassQueue:
         self.credit = max(-CREDIT_GRACE_SECONDS, self.credit - cost_seconds)
 
     def reserve_of(self, head: Waiting, now: float) -> float:
-        """What a unit leaves to more urgent classes: less as its deadline nears."""
+        """What a unit leaves to more urgent classes: less as its deadline nears.
+
+        In a fixed window one that must go in it leaves nothing: later in it there may be nothing.
+        """
         reserve = self.plan.reserve
         deadline = head.unit.deadline
         if reserve and deadline is not None and self.plan.order == "deadline":
+            if any(deadline < each.pool.window_ends_at(now) for each in head.options):
+                return 0.0
             reserve *= min(1.0, max(0.0, deadline - now) / DEADLINE_RELAXED_SECONDS)
         return reserve
 

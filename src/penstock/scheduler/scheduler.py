@@ -185,6 +185,7 @@ class Scheduler:
                 deployment = self._deployments.get(event.deployment)
                 if deployment is not None:
                     self._learn(deployment, event, now)
+                    self._domain_of[deployment.plan.models[0]].changed()
 
     def _learn(
         self,

@@ -300,6 +300,18 @@ def test_a_unit_leaves_less_of_the_reserve_as_its_deadline_nears(world_type):
     assert world.wait_seconds(late) > world.wait_seconds(soon)
 
 
+def test_in_a_fixed_window_what_must_go_before_its_end_goes_while_there_is_room(world_type):
+    classes = (ClassPlan("standard", 1, reserve=1.0, min_share=0.05, order="deadline"),)
+    limits = LimitsPlan({LimitName.RPM: 60}, algorithm="window")
+    world = world_type(Plan(classes, (DeploymentPlan("one", ("m",), limits),)))
+    near = world.unit("standard", deadline=55.0)
+    later = world.unit("standard", deadline=80.0)
+    world.submit(near, later)
+    assert 0.0 == world.wait_seconds(near)
+    world.run(until=59.9)
+    assert 50.0 <= world.wait_seconds(later), "the other one waits for the release"
+
+
 def test_a_batch_that_was_estimated_before_anything_was_known_is_corrected_when_it_goes():
     """Output was expected to be 100 tokens a call and is 10: the limit is used for tenfold."""
     limits = LimitsPlan({LimitName.OTPM: 6_000}, None, 10)
