@@ -46,6 +46,7 @@ from penstock.gateway.accounts import Accounts
 from penstock.gateway.calls import GatewayCalls
 from penstock.gateway.journal import Journal
 from penstock.gateway.models import ModelList, models_by_wire
+from penstock.gateway.reuse import Reuse
 from penstock.gateway.routes import OPENAI_ENDPOINTS, OPENAI_PREFIXES, gateway_routes
 from penstock.http.auth import Authenticator, Principal, digest
 from penstock.http.door import Access, Desk, Door, ErrorShape, Handler
@@ -164,6 +165,9 @@ class Service:
         )
         self._gateway.fallbacks.models = config.models
         self._inside = InsideCalls()
+        self._gateway.reuse = self._reuse = Reuse(
+            self._inside, config.cache, self._writer, self._jobs_reader, time.time
+        )
         self._jobs = self._make_jobs(config)
         self._responses = BackgroundResponses(self._jobs)
         self._gateway.background = self._responses
@@ -273,6 +277,7 @@ class Service:
         self._calls.targets = targets_of(config, self._loaded.secrets)
         self._key_files = KeyFiles(config)
         self._gateway.classes = config.classes
+        self._reuse.adopt(config.cache)
         self._price(config)
         self._models.models = models_by_wire(config)
         self._gateway.fallbacks.models = config.models
@@ -541,6 +546,7 @@ def _needing_restart(old: Config, new: Config) -> list[str]:
         "server.port": (old.server.port, new.server.port),
         "workers": (old.workers, new.workers),
         "store": (old.store, new.store),
+        "cache.storage": (old.cache.storage, new.cache.storage),
     }
     return [name for name, (before, after) in pairs.items() if before != after]
 

@@ -166,6 +166,8 @@ class Outcome(StrEnum):
 
     SUCCESS = "success"
     REPLAYED = "replayed"
+    CACHED = "cached"
+    JOINED = "joined"
     INVALID = "invalid"
     UNAUTHENTICATED = "unauthenticated"
     FORBIDDEN = "forbidden"

@@ -224,6 +224,7 @@ def _config(raw: dict[str, Any], problems: Problems) -> Config:
         jobs=single("jobs", model.JobsTable),
         batches=single("batches", model.BatchesTable),
         webhooks=single("webhooks", model.WebhooksTable),
+        cache=single("cache", model.CacheTable),
         providers=named("providers", model.ProviderTable),
         deployments=named("deployments", model.DeploymentTable),
         models=named("models", model.ModelTable),

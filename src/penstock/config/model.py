@@ -187,6 +187,28 @@ class BatchesTable(_Table, frozen=True):
     keep_days: Annotated[Positive, Meta(description="how long files and batches are kept")] = 30.0
 
 
+class CacheTable(_Table, frozen=True):
+    """``[cache]``: whose answers are given again, and shared by those who ask the same at once."""
+
+    models: Annotated[
+        list[Identifier], Meta(description="models whose answers are reused, whoever asks")
+    ] = []
+    keys: Annotated[
+        list[Identifier], Meta(description="API keys whose answers are reused, whatever they ask")
+    ] = []
+    ttl_seconds: Annotated[
+        float,
+        Meta(ge=0, description="how long an answer is kept; 0: only calls under way are shared"),
+    ] = 3600.0
+    bytes_max: Annotated[
+        PositiveInt, Meta(description="bytes of all kept answers; the oldest go first")
+    ] = 64 * 1024 * 1024
+    storage: Annotated[
+        Literal["memory", "store"],
+        Meta(description="where answers are kept: until the process ends, or in `[store]`"),
+    ] = "memory"
+
+
 class ProviderTable(_Table, frozen=True):
     """``[providers.NAME]``: one account at a provider."""
 
@@ -420,6 +442,7 @@ class Config(_Table, frozen=True):
     jobs: JobsTable = JobsTable()
     batches: BatchesTable = BatchesTable()
     webhooks: WebhooksTable = WebhooksTable()
+    cache: CacheTable = CacheTable()
     providers: dict[Identifier, ProviderTable] = {}
     deployments: dict[Identifier, DeploymentTable] = {}
     models: dict[Identifier, ModelTable] = {}

@@ -66,6 +66,7 @@ def check_rules(config: Config, names: NamedTables, problems: Problems) -> None:
     _check_pools(config, problems)
     _check_providers(config, problems)
     _check_models(config, names, problems)
+    _check_cache(config, names.models(), problems)
     _check_classes(config, names, problems)
     for name, key in config.keys.items():
         check_key(("keys", name), key, config, names, problems)
@@ -164,6 +165,12 @@ def _check_models(config: Config, names: NamedTables, problems: Problems) -> Non
                 _unknown(path, "served model", fallback, served, problems)
             elif fallback == name or fallback in table.fallbacks[:number]:
                 problems.add(path, "must be another model, named once", fallback)
+
+
+def _check_cache(config: Config, served: set[str], problems: Problems) -> None:
+    for number, name in enumerate(config.cache.models):
+        if name not in served:
+            _unknown(("cache", "models", number), "served model", name, served, problems)
 
 
 def _check_classes(config: Config, names: NamedTables, problems: Problems) -> None:

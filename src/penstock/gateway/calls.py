@@ -19,6 +19,7 @@ from penstock.gateway.kept import KeptResponses, pinned_model
 from penstock.gateway.large_bodies import LargeBodies
 from penstock.gateway.late_errors import late_error
 from penstock.gateway.notices import STREAM_HEADERS, QueueNotices
+from penstock.gateway.reuse import Reuse
 from penstock.gateway.who import Caller, caller_of, check_model
 from penstock.http.auth import Principal
 from penstock.http.door import Desk, while_connected
@@ -82,6 +83,7 @@ class GatewayCalls:
         chains: ChainModels | None = None,
     ) -> None:
         self.background: Background | None = None
+        self.reuse: Reuse | None = None
         self._chains = chains
         self.classes = classes
         self.fallbacks = Fallbacks(calls.dispatcher.scheduler, {})
@@ -114,6 +116,10 @@ class GatewayCalls:
         if call.background and self.background is not None:
             exchange.at_end = None  # the call that it makes leaves the row
             return await self.background.accept(exchange, call, caller.principal, wish.class_name)
+        if self.reuse and self.reuse.concerns(exchange, call.model, caller.principal.key_id):
+            reused = await self.reuse.answer(exchange, call, caller, wish.class_name, account)
+            if reused is not None:
+                return reused
         forecast = await self._large.run(
             body, partial(self._estimator.estimate, call, caller.route)
         )
@@ -151,8 +157,8 @@ class GatewayCalls:
             if call.background
             else None,
         )
-        is_job = exchange.inside is not None
-        return msgspec.structs.replace(wish, deadline=None) if is_job else wish
+        is_patient = exchange.inside is not None and exchange.inside.is_patient
+        return msgspec.structs.replace(wish, deadline=None) if is_patient else wish
 
     def _check_served(self, call: ParsedCall) -> None:
         serves = self._calls.dispatcher.scheduler.serves

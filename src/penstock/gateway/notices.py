@@ -31,6 +31,7 @@ AGAIN_SECONDS: Final = 3.0
 AGAIN_SECONDS_MAX: Final = 25.0
 """Shorter than what proxies take for a dead connection, however many wait."""
 TOLD_PER_SECOND_MAX: Final = 500
+NOTICE_START: Final = b": queued "
 STREAM_HEADERS: Final = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
 

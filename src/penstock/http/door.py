@@ -106,7 +106,10 @@ class Door:
             exchange.close()
             if exchange.at_end is not None:
                 exchange.at_end(outcome)
-            self._record(exchange, outcome, time.perf_counter() - began)
+            if exchange.inside is not None and exchange.inside.on_end is not None:
+                exchange.inside.on_end(outcome)
+            if exchange.is_counted:
+                self._record(exchange, outcome, time.perf_counter() - began)
 
     async def _answer(self, exchange: Exchange) -> Outcome:
         try:

@@ -42,13 +42,16 @@ _DIGITS: Final = re.compile(r"[0-9]{1,18}\Z")
 class Inside(msgspec.Struct, frozen=True):
     """In whose name this process asks itself (``inside``), and for which attempt of which job.
 
-    ``arrival`` (monotonic seconds) is when that job arrived; None: now.
+    ``arrival`` (monotonic seconds) is when that job arrived; None: now. ``is_patient``: it has all
+    the time it takes. ``on_end`` is told the outcome of a call that several callers share.
     """
 
     principal: Principal
     job_id: str = ""
     attempt: int = 0
     arrival: float | None = None
+    is_patient: bool = True
+    on_end: Callable[[Outcome], None] | None = None
 
 
 class ClientGone(PenstockError):
@@ -137,6 +140,7 @@ class Exchange:
     ``outcome_if_gone`` is what a hang-up means at this moment: the handler moves it on when it
     sends the call upstream. ``at_end`` is told the outcome, once, when all is over.
     ``inside`` says in whose name this process asks itself; None: somebody outside asks.
+    ``is_counted``: this request stands in metrics and log; False: another stands for it.
     """
 
     __slots__ = (
@@ -154,6 +158,7 @@ class Exchange:
         "headers",
         "hosts",
         "inside",
+        "is_counted",
         "outcome_if_gone",
         "path_params",
         "principal",
@@ -192,6 +197,7 @@ class Exchange:
         self.principal: Principal | None = None
         self.inside: Inside | None = scope.get(INSIDE)
         self.recorder: Recorder | None = None
+        self.is_counted = True
         self.path_params: Mapping[str, str] = scope.get("path_params") or {}
         self.response_headers: dict[str, str] = {}
         self.facts: dict[str, object] = {}

@@ -94,5 +94,18 @@ STEPS: Final[tuple[tuple[str, ...], ...]] = (
         # A JSON object: the fields of [keys.NAME] that begin with budget_.
         "ALTER TABLE keys ADD COLUMN budget TEXT NOT NULL DEFAULT '{}'",
     ),
+    (
+        # Kept answers, by a digest of what was asked. ``kept_at`` in Unix seconds.
+        """
+        CREATE TABLE answers (
+            digest    BLOB PRIMARY KEY,
+            kept_at   REAL NOT NULL,
+            is_stream INTEGER NOT NULL,
+            bytes     INTEGER NOT NULL,
+            body      BLOB NOT NULL
+        )
+        """,
+        "CREATE INDEX answers_by_age ON answers (kept_at, bytes)",
+    ),
 )
 """Step 1 stands first; the version of a database is the number of steps that it has taken."""
