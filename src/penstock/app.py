@@ -55,6 +55,7 @@ from penstock.http.exchange import Exchange
 from penstock.http.inside import InsideCalls
 from penstock.http.server import HttpServer
 from penstock.jobs import responses
+from penstock.jobs.agent.door import AgentDoor
 from penstock.jobs.batch_room import BatchRoom
 from penstock.jobs.door import KIND, JobsDoor
 from penstock.jobs.engine import Clocks, Jobs
@@ -72,6 +73,7 @@ from penstock.store.keys import KeyGrant, KeyStore, Snapshot
 from penstock.store.ledger import Ledger, day_of, forget_old
 from penstock.store.owner import Owner
 from penstock.store.reader import Reader
+from penstock.store.threads import ThreadStore
 from penstock.store.writer import Writer
 from penstock.telemetry.metrics import CONTENT_TYPE, Metrics
 from penstock.units import Outcome
@@ -80,6 +82,9 @@ _log = logging.getLogger("penstock")
 
 WATCH_SECONDS = 1.0
 """How often the key store is asked for changes, and the gauges are set."""
+
+THREADS_FOLDER = "threads"
+"""Where in the store's directory graphs keep the states of threads."""
 
 WORKERS_KEY_ID = "penstock-workers"
 """The key id of our own chain workers; not an identifier that a configuration can have."""
@@ -239,6 +244,10 @@ class Service:
         _log.info("reload taken")
         return True
 
+    def _make_agent(self) -> AgentDoor:
+        threads = ThreadStore(self._writer, self._jobs_reader)
+        return AgentDoor(self._jobs, threads, self._chains, self._inside)
+
     def _make_jobs(self, config: Config) -> Jobs:
         jobs = Jobs(
             JobStore(self._writer, self._jobs_reader),
@@ -319,6 +328,7 @@ class Service:
             gateway_key=self._workers_key,
             run_key_base64=base64.b64encode(self._run_key).decode("ascii"),
             path=config.path,
+            threads_path=str(Path(config.store.path).absolute() / THREADS_FOLDER),
             classes=config.classes,
             log_level=logging.getLevelName(logging.getLogger().level),
         )
@@ -354,6 +364,7 @@ class Service:
                 "PUT",
             ),
             *self._jobs_door.routes(self._desk),
+            *self._make_agent().routes(self._desk),
             *self._batches.routes(self._desk, frozenset(OPENAI_ENDPOINTS), self._chains.class_of),
             *self._admin_routes(),
             *dashboard_routes(self._desk, self._live),

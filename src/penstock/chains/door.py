@@ -18,7 +18,7 @@ import aiohttp
 import msgspec
 
 from penstock.chains.call import Call, Ending
-from penstock.chains.spec import CHAT_ENDPOINT
+from penstock.chains.spec import AGENT_ENDPOINTS, CHAT_ENDPOINT
 from penstock.chains.supervisor import WorkerPool
 from penstock.config.model import ChainTable, ClassTable
 from penstock.errors import ChainFailed, Forbidden, InternalError, InvalidRequest, NotFound
@@ -88,8 +88,7 @@ class ChainsDoor:
                 "output_schema": f"/chains/{name}/output_schema",
                 "config_schema": f"/chains/{name}/config_schema",
             }
-            for name, table in sorted(self._chains.items())
-            if principal.chains is None or name in principal.chains
+            for name, table in self.visible(principal).items()
         ]
         await exchange.respond(200, msgspec.json.encode({"chains": listed}))
         return Outcome.SUCCESS
@@ -98,7 +97,10 @@ class ChainsDoor:
         """``/chains/{name}/{rest}``: run the chain, or ask for its schemas."""
         name = exchange.path_params["name"]
         table = self._chain(_principal(exchange), name)
-        route = ROUTE.match(exchange.path_params["rest"])
+        rest = exchange.path_params["rest"]
+        if exchange.inside is not None and rest in AGENT_ENDPOINTS:
+            return await self._pass(exchange, name, rest, table.timeout_seconds)
+        route = ROUTE.match(rest)
         if route is None:
             raise NotFound("no such route under this chain; there are invoke, batch and stream")
         _check_needs_no_langsmith(exchange, route[1])
@@ -172,13 +174,27 @@ class ChainsDoor:
             ending = call.broken_off(error)
         return await ending.send(exchange)
 
+    def visible(self, principal: Principal) -> dict[str, ChainTable]:
+        """The chains that this key may use, by name."""
+        return {
+            name: table
+            for name, table in sorted(self._chains.items())
+            if principal.chains is None or name in principal.chains
+        }
+
     def class_of(self, principal: Principal, name: str, headers: Mapping[str, str]) -> str:
         """The class that a run of this chain would get. Raises Forbidden, NotFound."""
+        return self.wish_of(principal, name, headers)[0]
+
+    def wish_of(
+        self, principal: Principal, name: str, headers: Mapping[str, str]
+    ) -> tuple[str, float | None]:
+        """The same, and in how many seconds the caller wants it done, where it says so."""
         table = self._chain(principal, name)
-        wish = urgency(
-            principal, headers, self._classes, self._clock(), default=table.class_default
-        )
-        return wish.class_name
+        now = self._clock()
+        wish = urgency(principal, headers, self._classes, now, default=table.class_default)
+        deadline = self._run_deadline(wish, now)
+        return wish.class_name, None if deadline is None else deadline - now
 
     def _chain(self, principal: Principal, name: str) -> ChainTable:
         # A key learns nothing of chains that it may not use, not even that there are none.

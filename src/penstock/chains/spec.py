@@ -22,6 +22,11 @@ OUTCOME_HEADER = "penstock-outcome"
 CHAT_ENDPOINT = "chat.completion"
 """The worker's endpoint for a chain that is called as a model; callers' routes have no dots."""
 
+AGENT_ENDPOINTS = frozenset(
+    f"agent.{name}" for name in ("run", "state", "history", "update", "forget", "schemas")
+)
+"""The worker's side of the Agent Server protocol; only this process itself asks for them."""
+
 
 class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     """All that a worker is told; ``run_key_base64`` signs and verifies run identities."""
@@ -32,6 +37,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     gateway_key: str
     run_key_base64: str
     path: list[str] = []
+    threads_path: str = ""
     classes: dict[str, ClassTable] = {}
     runs_max: int = 100
     log_level: str = "INFO"

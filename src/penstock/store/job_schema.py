@@ -145,3 +145,22 @@ BATCH_TABLES: Final = (
     WHERE state IN ('validating', 'in_progress', 'finalizing', 'cancelling')
     """,
 )
+
+THREAD_TABLES: Final = (
+    # Threads of the Agent Server protocol: what is shown of them. Their states are kept by the
+    # graphs' own saver, in files beside this one.
+    """
+    CREATE TABLE threads (
+        tenant      TEXT NOT NULL,
+        thread_id   TEXT NOT NULL,
+        chain       TEXT NOT NULL DEFAULT '',
+        metadata    TEXT NOT NULL,
+        status      TEXT NOT NULL DEFAULT 'idle',
+        state       BLOB NOT NULL DEFAULT x'',
+        created_at  REAL NOT NULL,
+        updated_at  REAL NOT NULL,
+        PRIMARY KEY (tenant, thread_id)
+    )
+    """,
+    "CREATE INDEX threads_of_tenant ON threads (tenant, created_at)",
+)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from penstock.store.job_schema import BATCH_TABLES, JOB_TABLES
+from penstock.store.job_schema import BATCH_TABLES, JOB_TABLES, THREAD_TABLES
 
 STEPS: Final[tuple[tuple[str, ...], ...]] = (
     (
@@ -107,5 +107,6 @@ STEPS: Final[tuple[tuple[str, ...], ...]] = (
         """,
         "CREATE INDEX answers_by_age ON answers (kept_at, bytes)",
     ),
+    THREAD_TABLES,
 )
 """Step 1 stands first; the version of a database is the number of steps that it has taken."""

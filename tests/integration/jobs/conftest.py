@@ -30,6 +30,15 @@ import = "job_chains:until"
 import = "job_chains:letters"
 [chains.kill]
 import = "job_chains:kill"
+[chains.talk]
+import = "agent_chains:talk"
+show_steps = true
+[chains.review]
+import = "agent_chains:review"
+[chains.mortal]
+import = "agent_chains:mortal"
+[chains.fail]
+import = "agent_chains:fail"
 [keys.acme]
 tenant = "acme"
 key_env = "ACME_KEY"

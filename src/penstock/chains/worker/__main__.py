@@ -119,11 +119,13 @@ async def _serve(
 def _server(spec: WorkerSpec, threads: Threads) -> tuple[Server, list[str]]:
     """The server over the loaded chains, and which of them can be called as models."""
     # Imported here, not above: this is what loads LangChain, and it must find the environment set.
+    from penstock.chains.worker.agent import AgentRuns  # noqa: PLC0415
     from penstock.chains.worker.app import App  # noqa: PLC0415
     from penstock.chains.worker.chain import Chain  # noqa: PLC0415
     from penstock.chains.worker.chat import ChatCompletions  # noqa: PLC0415
     from penstock.chains.worker.langserve import LangServe  # noqa: PLC0415
     from penstock.chains.worker.runs import Runs  # noqa: PLC0415
+    from penstock.chains.worker.thread_memory import ThreadMemory  # noqa: PLC0415
 
     run_key = base64.b64decode(spec.run_key_base64)
     IdentityHook(spec.gateway_url, run_key).install()
@@ -140,7 +142,11 @@ def _server(spec: WorkerSpec, threads: Threads) -> tuple[Server, list[str]]:
     gc.collect()
     gc.freeze()
     runs = Runs(spec.gateway_url, spec.runs_max)
-    endpoints = {**LangServe(runs).endpoints(), **ChatCompletions(runs).endpoints()}
+    endpoints = {
+        **LangServe(runs).endpoints(),
+        **ChatCompletions(runs).endpoints(),
+        **AgentRuns(runs, ThreadMemory(Path(spec.threads_path))).endpoints(),
+    }
 
     def status() -> bytes:
         return msgspec.json.encode(WorkerStatus(resident_bytes(), threads.overdue))
