@@ -83,9 +83,6 @@ _log = logging.getLogger("penstock")
 WATCH_SECONDS = 1.0
 """How often the key store is asked for changes, and the gauges are set."""
 
-THREADS_FOLDER = "threads"
-"""Where in the store's directory graphs keep the states of threads."""
-
 WORKERS_KEY_ID = "penstock-workers"
 """The key id of our own chain workers; not an identifier that a configuration can have."""
 
@@ -246,7 +243,8 @@ class Service:
 
     def _make_agent(self) -> AgentDoor:
         threads = ThreadStore(self._writer, self._jobs_reader)
-        return AgentDoor(self._jobs, threads, self._chains, self._inside)
+        webhooks = self._batches.webhooks
+        return AgentDoor(self._jobs, threads, self._chains, self._inside, webhooks)
 
     def _make_jobs(self, config: Config) -> Jobs:
         jobs = Jobs(
@@ -328,7 +326,7 @@ class Service:
             gateway_key=self._workers_key,
             run_key_base64=base64.b64encode(self._run_key).decode("ascii"),
             path=config.path,
-            threads_path=str(Path(config.store.path).absolute() / THREADS_FOLDER),
+            threads_path=str(Path(config.store.path).absolute() / "threads"),
             classes=config.classes,
             log_level=logging.getLevelName(logging.getLogger().level),
         )

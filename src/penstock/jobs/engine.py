@@ -290,8 +290,10 @@ class Jobs:
         try:
             while True:
                 self._wake.clear()
-                await self._start_due()
-                due_at = await self._kept(self.store.next_due_at, self._clocks.wall())
+                # One moment for both: what comes due between two would be in neither answer.
+                now = self._clocks.wall()
+                await self._start_due(now)
+                due_at = await self._kept(self.store.next_due_at, now)
                 delay = None if due_at is None else max(0.0, due_at - self._clocks.wall())
                 try:
                     async with asyncio.timeout(delay):
@@ -336,7 +338,7 @@ class Jobs:
         )
         await asyncio.gather(*(self._conclude(job, ended) for job in orphans))
 
-    async def _start_due(self) -> None:
+    async def _start_due(self, now: float) -> None:
         ranks = sorted({table.rank for table in self.classes.values()})
         for rank in ranks:
             if self._stopping:
@@ -347,9 +349,7 @@ class Jobs:
             free = places_free(ranks, running, self.table.running_max)[rank]
             if not free:
                 continue
-            jobs = await self._kept(
-                self.store.claim, self._owner.name, rank, free, self._clocks.wall()
-            )
+            jobs = await self._kept(self.store.claim, self._owner.name, rank, free, now)
             for job in jobs:
                 work = asyncio.create_task(self._carried_out(job))
                 attempt = asyncio.create_task(self._attempt(job, work))

@@ -197,9 +197,12 @@ class Webhooks:
 
     async def _deliver_due(self, session: aiohttp.ClientSession) -> float | None:
         """Deliver all that is due; how long to wait for the next."""
-        while rows := await asyncio.wrap_future(self._store.due(self._wall(), AT_ONCE_MAX)):
+        # One moment for both questions: what comes due between two would be in neither answer.
+        now = self._wall()
+        while rows := await asyncio.wrap_future(self._store.due(now, AT_ONCE_MAX)):
             await asyncio.gather(*(self._deliver(session, row) for row in rows))
-        due_at = await asyncio.wrap_future(self._store.next_due_at(self._wall()))
+            now = self._wall()
+        due_at = await asyncio.wrap_future(self._store.next_due_at(now))
         return None if due_at is None else max(0.0, due_at - self._wall())
 
     async def _deliver(self, session: aiohttp.ClientSession, row: WebhookRow) -> None:

@@ -80,11 +80,11 @@ class ThreadStore:
 
     def search(self, tenant: str, search: Search) -> Future[list[Thread]]:
         """A tenant's threads."""
-        order = _ORDERS[_COLUMNS[search.sort_by], search.descending]
+        statement = _SEARCHES[_COLUMNS[search.sort_by], search.descending]
         values = _values(tenant, search)
 
         def query(connection: sqlite3.Connection) -> list[Thread]:
-            return [_thread(row) for row in connection.execute(_SEARCH + order, values)]
+            return [_thread(row) for row in connection.execute(statement, values)]
 
         return self._reader.submit(query)
 
@@ -199,9 +199,9 @@ _COLUMNS = {
     "thread_id": "thread_id",
     "status": "status_now",
 }
-_ORDERS = {
-    (column, descending): f"ORDER BY {column} {'DESC' if descending else 'ASC'}, thread_id "
-    "LIMIT :limit OFFSET :offset"
+_SEARCHES = {
+    (column, descending): _SEARCH + f"ORDER BY {column} {'DESC' if descending else 'ASC'}, "
+    "thread_id LIMIT :limit OFFSET :offset"
     for column in _COLUMNS.values()
     for descending in (False, True)
 }

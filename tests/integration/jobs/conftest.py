@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import http.client
+import http.server
 import json
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -104,3 +106,35 @@ def service(
     made = Service(running, tmp_path_factory.mktemp("jobs"))
     yield made
     made.process.stop()
+
+
+class Receiver(http.server.ThreadingHTTPServer):
+    """Answers 503 to the first message of each job, 200 to the next."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.messages: list[tuple[dict[str, str], bytes]] = []
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    server: Receiver
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        named = {name.lower(): value for name, value in self.headers.items()}
+        seen = [one["webhook-id"] for one, _ in self.server.messages]
+        self.server.messages.append((named, body))
+        self.send_response(200 if named["webhook-id"] in seen else 503)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, *_arguments: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as made:
+        threading.Thread(target=made.serve_forever, daemon=True).start()
+        yield made
+        made.shutdown()

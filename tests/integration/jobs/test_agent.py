@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -253,6 +254,25 @@ def test_background_runs_are_listed_cancelled_and_removed(service: Any) -> None:
     assert (made["metadata"], after["status"]) == ({"a": 1}, "interrupted")
     assert results == ["A", "B"]
     assert later["status"] == "pending"
+
+
+def test_a_webhook_is_told_how_a_run_ended(
+    service: Any, receiver: Any, poll: Callable[..., None]
+) -> None:
+    url = f"http://127.0.0.1:{receiver.server_port}/hook"
+
+    async def script(client: Any) -> Any:
+        return await client.runs.create(None, "upper", input="x", webhook=url)
+
+    made = run(service, script)
+    poll(lambda: receiver.messages, 30)
+    told = json.loads(receiver.messages[0][1])
+
+    assert (told["run_id"], told["status"], told["error"]) == (made["run_id"], "success", None)
+    refused = service.ask(
+        "POST", "/runs", {"assistant_id": "upper", "input": "x", "webhook": "file:///etc/passwd"}
+    )
+    assert refused[0] == 400
 
 
 def test_a_busy_thread_queues_refuses_or_interrupts_as_it_is_told(service: Any) -> None:

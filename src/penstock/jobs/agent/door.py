@@ -14,9 +14,10 @@ from penstock.http.exchange import Exchange
 from penstock.http.inside import InsideCalls
 from penstock.jobs.agent.assistants import Assistants
 from penstock.jobs.agent.execution import AgentExecutor
-from penstock.jobs.agent.runs import KIND, Chains, Runs
+from penstock.jobs.agent.runs import KIND, Chains, Runs, webhook_message
 from penstock.jobs.agent.threads import Threads
 from penstock.jobs.engine import Jobs
+from penstock.jobs.webhooks import Webhooks
 from penstock.store.threads import ThreadStore
 from penstock.units import Outcome
 
@@ -45,9 +46,17 @@ _METHODS: Final = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 class AgentDoor:
     """Every route of the protocol."""
 
-    def __init__(self, jobs: Jobs, store: ThreadStore, chains: Chains, calls: InsideCalls) -> None:
+    def __init__(
+        self,
+        jobs: Jobs,
+        store: ThreadStore,
+        chains: Chains,
+        calls: InsideCalls,
+        webhooks: Webhooks,
+    ) -> None:
         self._threads = Threads(store, jobs, calls)
-        self._runs = Runs(jobs, self._threads, chains)
+        self._runs = Runs(jobs, self._threads, chains, webhooks.check)
+        webhooks.bodies[KIND] = webhook_message
         self._assistants = Assistants(chains, self._runs, calls)
         jobs.executors[KIND] = AgentExecutor(
             calls, jobs.table.result_bytes_max, self._threads.settle

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -70,8 +70,11 @@ class Chains(Protocol):
 class Runs:
     """Handlers of every route with ``runs`` in it."""
 
-    def __init__(self, jobs: Jobs, threads: Threads, chains: Chains) -> None:
+    def __init__(
+        self, jobs: Jobs, threads: Threads, chains: Chains, checked_url: Callable[[str], str]
+    ) -> None:
         self._jobs = jobs
+        self._checked_url = checked_url
         self._threads = threads
         self._chains = chains
 
@@ -215,7 +218,7 @@ class Runs:
             deadline_seconds=seconds,
             thread_id=thread_id,
             details=msgspec.json.encode(details),
-            webhook=request.webhook,
+            webhook=None if request.webhook is None else self._checked_url(request.webhook),
         )
         if thread_id is None:
             job = await self._create(exchange, order, body)
@@ -380,6 +383,12 @@ def document(job: Job) -> dict[str, Any]:
         "multitask_strategy": details.multitask,
         "kwargs": {},
     }
+
+
+def webhook_message(job: Job) -> bytes:
+    """What a webhook is told of a run; its result is fetched with the key."""
+    failure = None if job.state == State.SUCCESS else failure_of(job)
+    return msgspec.json.encode({**document(job), "error": failure})
 
 
 def _place(job: Job) -> str:
