@@ -13,7 +13,7 @@ import logging
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from penstock.chains.watch import changes
 from penstock.config.defaults import sandbox_providers, with_sandbox_port
 from penstock.config.key_files import KeyFiles
 from penstock.config.load import Loaded
-from penstock.config.model import Config, KeyTable, TenantTable
+from penstock.config.model import Config
 from penstock.dashboard.gather import live_snapshot
 from penstock.dashboard.page import routes as dashboard_routes
 from penstock.dashboard.snapshot import LiveSnapshot, WorkerView
@@ -53,6 +53,7 @@ from penstock.http.door import Access, Desk, Door, ErrorShape, Handler
 from penstock.http.entrance import Entrance
 from penstock.http.exchange import Exchange
 from penstock.http.inside import InsideCalls
+from penstock.http.known_keys import budgets_of, principals_of
 from penstock.http.server import HttpServer
 from penstock.jobs import responses
 from penstock.jobs.agent.door import AgentDoor
@@ -65,11 +66,11 @@ from penstock.providers.estimate import Estimator
 from penstock.sandbox.child import SandboxChild
 from penstock.scheduler.events import Replanned, Restored
 from penstock.scheduler.scheduler import Scheduler
-from penstock.store.budgets import Budget, Budgets, Scope, first_of_month, spent_since
+from penstock.store.budgets import Budgets, first_of_month, spent_since
 from penstock.store.database import DATABASE_FILE
 from penstock.store.jobs import JobStore
 from penstock.store.journal import JournalStore
-from penstock.store.keys import KeyGrant, KeyStore, Snapshot
+from penstock.store.keys import KeyStore
 from penstock.store.ledger import Ledger, day_of, forget_old
 from penstock.store.owner import Owner
 from penstock.store.reader import Reader
@@ -309,10 +310,10 @@ class Service:
     def _authenticator(self) -> Authenticator:
         """Every key: those of the file, those of the store, and that of our own workers."""
         stored = self._key_store.snapshot()
-        principals = dict(_principals(self._loaded, stored))
+        principals = dict(principals_of(self._loaded, stored))
         workers = Principal(WORKERS_KEY_ID, WORKERS_TENANT, "standard", "standard", internal=True)
         principals[digest(self._workers_key, stored.pepper)] = workers
-        self._budgets.adopt(_budgets(self.config, stored))
+        self._budgets.adopt(budgets_of(self.config, stored))
         tenants = {principal.tenant for principal in principals.values()}
         self._metrics.know(_names(self.config) | tenants)
         return Authenticator(principals, stored.pepper)
@@ -487,53 +488,6 @@ class Service:
         task = asyncio.create_task(coroutine)
         task.add_done_callback(ended)
         self._tasks.append(task)
-
-
-def _principals(loaded: Loaded, stored: Snapshot) -> Iterator[tuple[str, Principal]]:
-    for name, table in loaded.config.keys.items():
-        yield digest(loaded.secrets.keys[name], stored.pepper), _principal(name, table)
-    for key in stored.keys:
-        principal = msgspec.structs.replace(
-            _principal(key.key_id, key.grant), expires_at=key.expires_at
-        )
-        if key.digest_previous is not None and key.previous_until is not None:
-            until = min(key.previous_until, key.expires_at or key.previous_until)
-            yield key.digest_previous, msgspec.structs.replace(principal, expires_at=until)
-        yield key.digest, principal
-
-
-def _principal(key_id: str, allowed: KeyTable | KeyGrant) -> Principal:
-    """What a key may do, wherever it stands: the file and the store say it in the same words."""
-    return Principal(
-        key_id=key_id,
-        tenant=allowed.tenant,
-        class_default=allowed.class_default,
-        ceiling=allowed.ceiling,
-        models=None if allowed.models is None else frozenset(allowed.models),
-        chains=None if allowed.chains is None else frozenset(allowed.chains),
-        admin=allowed.admin,
-    )
-
-
-def _budgets(config: Config, stored: Snapshot) -> dict[Scope, Budget]:
-    found: dict[Scope, Budget] = {}
-    for tenant, tenant_table in config.tenants.items():
-        found["tenant", tenant] = _budget(tenant_table)
-    for name, table in config.keys.items():
-        found["key", name] = _budget(table)
-    for key in stored.keys:
-        found["key", key.key_id] = _budget(key.grant)
-    return found
-
-
-def _budget(allowed: TenantTable | KeyTable | KeyGrant) -> Budget:
-    return Budget(
-        day_usd=allowed.budget_day_usd,
-        month_usd=allowed.budget_month_usd,
-        day_tokens=allowed.budget_day_tokens,
-        month_tokens=allowed.budget_month_tokens,
-        hard=allowed.budget_hard,
-    )
 
 
 def _names(config: Config) -> set[str]:
