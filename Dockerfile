@@ -13,7 +13,8 @@ RUN --mount=type=secret,id=ca \
     pip install uv==0.13.9
 # Takes debug symbols out of what is installed; no byte that is loaded moves.
 RUN printf '%s\n' \
-    'import os, shutil, struct, sys' \
+    'import base64, csv, glob, hashlib, os, shutil, struct, sys' \
+    'from typing import Any' \
     'def without_symbols(data: bytes) -> bytes:' \
     '    order = {b"\2\1": "<", b"\2\2": ">"}.get(data[4:6])' \
     '    if data[:4] != b"\x7fELF" or order is None or len(data) < 64:' \
@@ -65,22 +66,75 @@ RUN printf '%s\n' \
     '        if data[end:start].strip(b"\0") or stop > len(data):' \
     '            raise ValueError("there is data behind its sections")' \
     '        end = max(end, stop)' \
+    'def differences(before: bytes, after: bytes) -> list[str]:' \
+    '    try:' \
+    '        old, new = layout(before), layout(after)' \
+    '    except struct.error as problem:' \
+    '        return [f"cannot be read: {problem}"]' \
+    '    found = [f"other {part}" for part in old if part != "end" and old[part] != new[part]]' \
+    '    if new["end"] > len(after):' \
+    '        found.append("a section table that is cut short")' \
+    '    for kind, _, offset, address, _, size, _, alignment in new["segments"]:' \
+    '        stop = offset + size' \
+    '        if stop > len(after) or before[max(offset, 64) : stop] != after[max(offset, 64) : stop]:' \
+    '            found.append(f"another content of the segment at {offset:#x}")' \
+    '        if kind == 1 and alignment > 1 and (address - offset) % alignment:' \
+    '            found.append(f"a segment at {offset:#x} that no loader takes: not page-aligned")' \
+    '    return found' \
+    'def layout(data: bytes) -> dict[str, Any]:' \
+    '    order = ">" if data[5] == 2 else "<"' \
+    '    heads, table = struct.unpack_from(order + "QQ", data, 32)' \
+    '    head_size, heads_count, section_size, count = struct.unpack_from(order + "HHHH", data, 54)' \
+    '    segments = [' \
+    '        struct.unpack_from(order + "IIQQQQQQ", data, heads + index * head_size)' \
+    '        for index in range(heads_count)' \
+    '    ]' \
+    '    sections = [' \
+    '        struct.unpack_from(order + "IIQQQQIIQQ", data, table + index * section_size)' \
+    '        for index in range(count)' \
+    '    ]' \
+    '    return {' \
+    '        "header": data[:40] + data[48:64],' \
+    '        "segments": segments,' \
+    '        "loaded sections": {index: each for index, each in enumerate(sections) if each[2] & 2},' \
+    '        "end": table + count * section_size,' \
+    '    }' \
+    'changed = {}' \
     'for folder, folders, names in os.walk(sys.argv[1]):' \
-    '    for path in [os.path.join(folder, name) for name in names if not folder.endswith(".libs")]:' \
+    '    for path in [os.path.join(folder, name) for name in names if ".libs/" not in folder + "/"]:' \
     '        if os.path.islink(path) or not os.path.isfile(path):' \
     '            continue' \
+    '        with open(path, "rb") as file:' \
+    '            before = file.read(4)' \
+    '            before += file.read() if before == b"\x7fELF" else b""' \
     '        try:' \
-    '            with open(path, "rb") as file:' \
-    '                before = file.read(4)' \
-    '                before += file.read() if before == b"\x7fELF" else b""' \
     '            after = without_symbols(before)' \
     '        except ValueError:' \
     '            continue' \
-    '        if len(after) < len(before):' \
-    '            with open(path + ".new", "wb") as file:' \
-    '                file.write(after)' \
-    '            shutil.copystat(path, path + ".new")' \
-    '            os.replace(path + ".new", path)' \
+    '        if len(after) >= len(before):' \
+    '            continue' \
+    '        with open(path + ".new", "wb") as file:' \
+    '            file.write(after)' \
+    '        with open(path + ".new", "rb") as file:' \
+    '            found = differences(before, file.read())' \
+    '        if found:' \
+    '            print("left as it is:", path, *found)' \
+    '            os.remove(path + ".new")' \
+    '            continue' \
+    '        shutil.copystat(path, path + ".new")' \
+    '        os.replace(path + ".new", path)' \
+    '        digest = base64.urlsafe_b64encode(hashlib.sha256(after).digest()).decode().rstrip("=")' \
+    '        changed[os.path.normpath(path)] = ["sha256=" + digest, len(after)]' \
+    'for record in glob.glob(sys.argv[1] + "/**/*.dist-info/RECORD", recursive=True):' \
+    '    site = os.path.dirname(os.path.dirname(record))' \
+    '    with open(record, newline="", encoding="utf-8") as file:' \
+    '        rows = [row for row in csv.reader(file) if row]' \
+    '    told = {row[0]: os.path.normpath(os.path.join(site, row[0])) for row in rows}' \
+    '    if any(path in changed for path in told.values()):' \
+    '        with open(record, "w", newline="", encoding="utf-8") as file:' \
+    '            for row in rows:' \
+    '                row[1:] = changed.get(told[row[0]], row[1:])' \
+    '                csv.writer(file, lineterminator=chr(10)).writerow(row)' \
     >/usr/local/lib/strip_symbols.py
 RUN --mount=type=secret,id=ca \
     --mount=type=cache,target=/cache/uv \

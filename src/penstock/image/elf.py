@@ -14,8 +14,8 @@ such an object is left as it is. So is one with data behind its last section, wh
 somebody who reads it from there (frozen applications), one that keeps relocations for a linker,
 and everything that is not a 64-bit executable or shared object.
 
-``without_symbols`` is also written into Dockerfiles (``dockerfile.strip_step``), where no
-Penstock is: it uses the standard library alone, and no single quote.
+The functions are also written into Dockerfiles (``dockerfile.strip_step``), where no Penstock
+is: they use the standard library alone, and no single quote.
 
 Reference: System V ABI, chapter 4 (object files) and 5 (program loading).
 """
@@ -23,7 +23,7 @@ Reference: System V ABI, chapter 4 (object files) and 5 (program loading).
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
+from typing import Any
 
 MAGIC = b"\x7fELF"
 
@@ -88,68 +88,48 @@ def check_ending(data: bytes, end: int, places: list[tuple[int, int]]) -> None:
         end = max(end, stop)
 
 
-class Layout(NamedTuple):
-    """What a loader goes by, read from an object."""
-
-    header: bytes
-    """The file's header without the place of its section table."""
-    segments: list[tuple[int, ...]]
-    """Type, flags, offset, virtual address, physical address, file and memory size, alignment."""
-    allocated: dict[int, tuple[int, ...]]
-    """The sections that are loaded, by their index, which dynamic symbols refer to."""
-    table: tuple[int, int]
-    """Where the section table begins and ends."""
-
-
 def differences(before: bytes, after: bytes) -> list[str]:
     """What a loader would see of ``before`` being replaced by ``after``; nothing, if all is well.
 
     Reads both with code of its own, not that of ``without_symbols``.
     """
     try:
-        old, new = _layout(before), _layout(after)
+        old, new = layout(before), layout(after)
     except struct.error as problem:
         return [f"cannot be read: {problem}"]
-    found = []
-    if old.header != new.header:
-        found.append("another header")
-    if old.segments != new.segments:
-        found.append("other segments")
-    if old.allocated != new.allocated:
-        found.append("other loaded sections")
-    if new.table[1] > len(after):
+    found = [f"other {part}" for part in old if part != "end" and old[part] != new[part]]
+    if new["end"] > len(after):
         found.append("a section table that is cut short")
-    for kind, _, offset, address, _, size, _, alignment in new.segments:
+    for kind, _, offset, address, _, size, _, alignment in new["segments"]:
         stop = offset + size
         # The header is compared above; the place of the section table in it is not loaded code.
         if stop > len(after) or before[max(offset, 64) : stop] != after[max(offset, 64) : stop]:
             found.append(f"another content of the segment at {offset:#x}")
-        if kind == _LOAD and alignment > 1 and (address - offset) % alignment:
+        # Type 1 are the segments that are loaded.
+        if kind == 1 and alignment > 1 and (address - offset) % alignment:
             found.append(f"a segment at {offset:#x} that no loader takes: not page-aligned")
     return found
 
 
-_LOAD = 1
-_ALLOCATED = 2
-
-
-def _layout(data: bytes) -> Layout:
+def layout(data: bytes) -> dict[str, Any]:
+    """What a loader goes by: the header but for the place of the section table, the segments,
+    the sections that are loaded, by their index (dynamic symbols refer to it), and where the
+    section table ends. Raises ``struct.error`` for an object that is cut short.
+    """
     order = ">" if data[5] == 2 else "<"
-    heads, table = struct.unpack_from(f"{order}QQ", data, 32)
-    head_size, head_count, section_size, section_count = struct.unpack_from(
-        f"{order}HHHH", data, 54
-    )
+    heads, table = struct.unpack_from(order + "QQ", data, 32)
+    head_size, heads_count, section_size, count = struct.unpack_from(order + "HHHH", data, 54)
     segments = [
-        struct.unpack_from(f"{order}IIQQQQQQ", data, heads + index * head_size)
-        for index in range(head_count)
+        struct.unpack_from(order + "IIQQQQQQ", data, heads + index * head_size)
+        for index in range(heads_count)
     ]
     sections = [
-        struct.unpack_from(f"{order}IIQQQQIIQQ", data, table + index * section_size)
-        for index in range(section_count)
+        struct.unpack_from(order + "IIQQQQIIQQ", data, table + index * section_size)
+        for index in range(count)
     ]
-    return Layout(
-        data[:40] + data[48:64],
-        segments,
-        {index: fields for index, fields in enumerate(sections) if fields[2] & _ALLOCATED},
-        (table, table + section_count * section_size),
-    )
+    return {
+        "header": data[:40] + data[48:64],
+        "segments": segments,
+        "loaded sections": {index: each for index, each in enumerate(sections) if each[2] & 2},
+        "end": table + count * section_size,
+    }

@@ -115,7 +115,7 @@ def test_debug_sections_between_segments_are_no_gain() -> None:
 @pytest.mark.parametrize(
     ("place", "value", "found"),
     [
-        (24, b"\1", "another header"),
+        (24, b"\1", "other header"),
         (64 + 8, b"\1", "other segments"),
         (130, b"\xff", "another content of the segment"),
         (-64 * 4 + 24, b"\1", "other loaded sections"),

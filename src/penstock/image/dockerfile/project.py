@@ -83,14 +83,24 @@ def facts(project: Path, lock_name: str | None = None) -> Facts:
 
 
 def _refuse_local(lock: Lock, own_name: str | None) -> None:
+    """Refuse packages that are directories; the project itself may stand in its tool's own lock.
+
+    Their sources would have to be copied before any dependency is installed, so that each change
+    of one installs everything again: the opposite of what is written for.
+    """
+    has_itself = lock.format in {"uv.lock", "pdm.lock", "poetry.lock"}
     local = [
-        each.name for each in lock.packages if each.source is Source.PATH and each.name != own_name
+        each.name
+        for each in lock.packages
+        if each.source is Source.PATH and not (has_itself and each.name == own_name)
     ]
     if local:
         raise ImageError(
-            f"{plain(lock.path)} has packages that are directories ({plain(', '.join(local))}): "
-            "their sources would have to be copied before any dependency is installed. Publish "
-            "them, or begin with a Dockerfile of your own; it can be checked"
+            f"{plain(lock.path)} has packages that are directories ({plain(', '.join(local))}), "
+            "which are not there yet when dependencies are installed. Export it without them "
+            "(`uv export --no-emit-local -o requirements.txt`), write the Dockerfile from that "
+            "(--lock requirements.txt), and add their directories to the `--no-deps .` of its "
+            "stage `project`; or publish them"
         )
 
 

@@ -32,8 +32,9 @@ from penstock.image.dockerfile.strip_step import strip_lines
 from penstock.image.model import Verdict
 from penstock.image.targets import Target, target
 
-INSTALLERS: Final = {"uv": "uv==0.13.9", "pdm": "pdm==2.29.4", "poetry": "poetry==2.5.1"}
-"""The releases that this was tried with."""
+INSTALLERS: Final = {"uv": "uv==0.13.9", "pdm": "pdm[locked]==2.29.3", "poetry": "poetry==2.5.1"}
+"""The releases that an image was built with. PDM's extra pins what it is built on: without it the
+newest of that is taken, and then this release does not start (hishel 2.0)."""
 
 USER: Final = 10001
 FAMILIES: Final = ("slim", "debian", "alpine")
@@ -101,8 +102,8 @@ def _compiled(wanted: Wanted, known: Facts, base: Target) -> list[str]:
             bases=(base.base,),
             platforms=(base.platform,),
             pythons=(base.python,),
-            extras=wanted.extras if known.lock.extras else (),
-            groups=wanted.groups if known.lock.groups else (),
+            extras=wanted.extras,
+            groups=wanted.groups,
             is_offline=True,
         )
     ).targets[0]
@@ -142,7 +143,7 @@ def _dependencies(wanted: Wanted, known: Facts, base: Target, tool: str) -> list
     if compiled:
         how = COMPILERS["alpine" if base.family == "alpine" else "slim"]
         lines += [f"# No wheel for this base: {', '.join(compiled)}.", f"RUN {how}"]
-    lines += _run("pip", ["type=cache,target=/cache/pip"], f"pip install {INSTALLERS[tool]}")
+    lines += _run("pip", ["type=cache,target=/cache/pip"], *_get(tool))
     lines += [
         "# Takes debug symbols out of what is installed; no byte that is loaded moves.",
         *_indented(strip_lines("/usr/local/lib/strip_symbols.py")),
@@ -160,6 +161,18 @@ def _dependencies(wanted: Wanted, known: Facts, base: Target, tool: str) -> list
     return lines
 
 
+def _get(tool: str) -> list[str]:
+    """The commands that install the installer: apart from the base's own packages, where it has
+    dependencies, since pip cannot replace what a distribution brought.
+    """
+    if tool == "uv":
+        return [f"pip install {INSTALLERS[tool]}"]
+    return [
+        f"python -m venv --without-pip /opt/{tool}",
+        f"pip --python /opt/{tool} install '{INSTALLERS[tool]}'",
+    ]
+
+
 def _indented(lines: list[str]) -> list[str]:
     return [f"RUN {lines[0]}", *lines[1:]]
 
@@ -168,27 +181,27 @@ def _install(wanted: Wanted, known: Facts) -> list[str]:
     """The commands that install what is locked into /app/.venv, and nothing of the project."""
     extras = [safe_path(extra) for extra in wanted.extras]
     groups = [safe_path(group) for group in wanted.groups]
-    if known.installer == "requirements" or known.lock.format.startswith("pylock"):
+    options = [f"--extra {extra}" for extra in extras] + [f"--group {name}" for name in groups]
+    if known.installer == "requirements":
         is_flat = not known.lock.format.startswith("pylock")
-        hashes = " --require-hashes" if known.is_hashed and is_flat else ""
-        return [
-            "uv venv --python /usr/local/bin/python /app/.venv",
-            f"uv pip sync --python /app/.venv/bin/python{hashes} {known.lock_file}",
-        ]
+        options += ["--require-hashes"] if known.is_hashed and is_flat else []
+        sync = " ".join(["uv pip sync --python /app/.venv/bin/python", *options, known.lock_file])
+        return ["uv venv --python /usr/local/bin/python /app/.venv", sync]
     if known.installer == "uv":
-        options = [f"--extra {extra}" for extra in extras] + [f"--group {name}" for name in groups]
         sync = " ".join(["uv sync --locked --no-default-groups --no-install-project", *options])
         return [f"UV_PROJECT_ENVIRONMENT=/app/.venv {sync} --python /usr/local/bin/python"]
     if known.installer == "pdm":
         options = [f"--group {name}" for name in [*extras, *groups]]
-        sync = " ".join(["pdm sync --prod --no-self --no-editable", *options])
+        # --prod allows no dependency group; with --dev only the ones that are named are taken.
+        which = "--dev" if groups else "--prod"
+        sync = " ".join([f"/opt/pdm/bin/pdm sync {which} --no-self --no-editable", *options])
         return [
             "python -m venv --without-pip /app/.venv",
             f"PDM_IGNORE_SAVED_PYTHON=1 VIRTUAL_ENV=/app/.venv {sync}",
             "python -m compileall -q -j 0 /app/.venv",
         ]
     options = [f"--extras {extra}" for extra in extras] + [f"--with {name}" for name in groups]
-    install = " ".join(["poetry install --only main --no-root --compile", *options])
+    install = " ".join(["/opt/poetry/bin/poetry install --only main --no-root --compile", *options])
     if groups:
         install = install.replace("--only main ", "")
     return [
@@ -207,7 +220,8 @@ def _project(known: Facts) -> list[str]:
             "    python -m compileall -q -j 0 /app/project",
         ]
     if known.installer in {"pdm", "poetry"}:
-        install = "pip install --target /app/project --no-deps ."
+        # With the environment's Python, which scripts name in their first line.
+        install = "pip --python /app/.venv install --target /app/project --no-deps ."
         return [*lines, *_run("pip", ["type=cache,target=/cache/pip"], install)]
     install = "uv pip install --python /app/.venv/bin/python --target /app/project --no-deps ."
     return [*lines, *_run("uv", ["type=cache,target=/cache/uv"], install)]

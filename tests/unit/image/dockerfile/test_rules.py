@@ -35,6 +35,7 @@ sdist = {{ url = "https://index.test/fast-2.0.tar.gz", hash = "sha256:{zeros}" }
 wheels = [{wheels}]
 """
 GLIBC = "fast-2.0-cp311-cp311-manylinux_2_17_x86_64.whl"
+PURE = "fast-2.0-py3-none-any.whl"
 MUSL = "fast-2.0-cp311-cp311-musllinux_1_2_x86_64.whl"
 
 Check = Callable[..., Linted]
@@ -138,11 +139,55 @@ def test_a_rule_finds_what_it_is_for(check: Check, rule: str) -> None:
     assert "hunter2" not in str(linted.findings)
 
 
-def test_the_rules_of_traps_and_of_the_ignore_file_are_tried_too(check: Check) -> None:
-    """With these two every rule has been seen to find something."""
-    assert {"PSI010"} <= rules_of(check(WELL, ignored=None))
-    assert {"PSI010"} <= rules_of(check(WELL, ignored="dist\n"))
+def test_a_wheel_that_fits_and_fails_is_found_on_its_base(
+    project: Callable[..., Path], check: Check
+) -> None:
+    """PSI003, of a package that is known to want a library of the system."""
+    root = project(PURE)
+    (root / "uv.lock").write_text((root / "uv.lock").read_text().replace("fast", "soundfile"))
+    (root / "Dockerfile").write_text(WELL)
+
+    found = lint(root / "Dockerfile", root, Wish(root, (), (), is_offline=True)).findings
+
+    assert {each.rule for each in found} >= {"PSI003"}
+    trap = next(each for each in found if each.rule == "PSI003")
+    assert (trap.line, "libsndfile" in trap.message) == (1, True)
+    assert "PSI003" not in rules_of(check(WELL, PURE))
+
+
+def test_a_missing_or_leaky_ignore_file_is_found(check: Check) -> None:
+    assert "PSI010" in rules_of(check(WELL, ignored=None))
+    assert "PSI010" in rules_of(check(WELL, ignored="dist\n"))
+    assert "PSI010" not in rules_of(check(WELL.replace("COPY . .", "COPY src src"), ignored=None))
+
+
+NEARLY = {
+    "PSI001": SEED,
+    "PSI002": WELL.replace("ENV", "RUN apt-get install -y libpq5\nENV"),
+    "PSI004": WELL.replace("3.11", "3.12"),
+    "PSI005": WELL.replace("COPY pyproject.toml uv.lock ./", "COPY src/ ./src/"),
+    "PSI006": WELL.replace("--locked --no-e", "--no-e").replace("ENV", "ENV UV_FROZEN=1\nENV"),
+    "PSI007": WELL.replace("pip install uv", "pip install pdm"),
+    "PSI008": WELL.replace("ENV UV_C", "ENV C").replace("uv sync", "uv sync --compile-bytecode"),
+    "PSI009": WELL.replace("USER 10001", "USER root\nUSER app"),
+    "PSI011": WELL.replace(".venv /app/.venv", "README.md /x").replace(
+        "FROM python:3.11-slim\n", "FROM python:3.12-slim\n"
+    ),
+    "PSI012": WELL.replace("ENV", "ENV PIP_INDEX_URL=https://index.test/\nENV"),
+    "PSI013": WELL.replace("pip install", "pip install --cert ca.pem"),
+    "PSI014": WELL.replace("slim", "slim-bookworm"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("rule", sorted(NEARLY))
+def test_a_rule_is_silent_about_what_is_only_like_it(check: Check, rule: str) -> None:
+    assert rule not in rules_of(check(NEARLY[rule]))
+
+
+def test_every_rule_was_seen_to_find_something_and_to_be_silent() -> None:
+    """PSI003 and PSI010 have tests of their own, for both."""
     assert set(BAD) | {"PSI003", "PSI010"} == {rule.id for rule in RULES}
+    assert set(NEARLY) == set(BAD)
 
 
 def test_the_seeds_change_is_two_lines(check: Check) -> None:

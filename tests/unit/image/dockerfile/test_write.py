@@ -75,6 +75,17 @@ lock-version = "2.1"
 python-versions = ">=3.11"
 content-hash = "{ZEROS}"
 """,
+    "pylock.toml": f"""\
+lock-version = "1.0"
+created-by = "uv"
+extras = ["more"]
+[[packages]]
+name = "fast"
+version = "2.0"
+[[packages.wheels]]
+url = "https://index.test/fast-2.0-py3-none-any.whl"
+hashes = {{ sha256 = "{ZEROS}" }}
+""",
     "requirements.txt": f"fast==2.0 --hash=sha256:{ZEROS}\n-c more/limits.txt\n",
 }
 
@@ -117,6 +128,7 @@ def test_what_is_written_is_well_by_the_rules(project: Project, name: str) -> No
         ("uv.lock", "uv sync --locked --no-default-groups --no-install-project", "pyproject.toml"),
         ("pdm.lock", "pdm sync --prod --no-self --no-editable", "pyproject.toml"),
         ("poetry.lock", "poetry install --only main --no-root --compile", "pyproject.toml"),
+        ("pylock.toml", "uv pip sync --python /app/.venv/bin/python pylock.toml", "pylock.toml"),
         ("requirements.txt", "--require-hashes requirements.txt", "more/limits.txt"),
     ],
 )
@@ -131,13 +143,32 @@ def test_each_lock_is_installed_by_its_own_tool(
         assert f"--mount=type=bind,source={file},target=/src/{file} " in text
 
 
+@pytest.mark.parametrize(
+    ("name", "wanted", "command"),
+    [
+        ("pylock.toml", {"extras": ("more",)}, "bin/python --extra more pylock.toml"),
+        ("pdm.lock", {"groups": ("default",)}, "pdm sync --dev --no-self"),
+    ],
+)
+def test_what_is_asked_for_beyond_is_said_as_the_tool_knows_it(
+    project: Project, name: str, wanted: dict[str, tuple[str]], command: str
+) -> None:
+    assert command in write(Wanted(project(name), **wanted), "x")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["pdm.lock", "poetry.lock"])
+def test_scripts_start_the_python_that_has_the_dependencies(project: Project, name: str) -> None:
+    """Their first line names the Python that installed them: the system's has no dependency."""
+    assert "pip --python /app/.venv install --target" in write(Wanted(project(name)), "x")
+
+
 def test_labels_say_what_the_project_says_and_nothing_else(project: Project) -> None:
     text = write(Wanted(project()), "x")
 
     assert 'org.opencontainers.image.title="my-app"' in text
     assert 'org.opencontainers.image.description="costs \\$5 \\\\ \\"quoted\\""' in text
     assert 'org.opencontainers.image.source="https://example.test/app"' in text
-    assert "sha256" not in text
+    assert "@sha256" not in text
 
 
 def test_a_project_that_is_no_package_is_run_as_it_lies(project: Project) -> None:
@@ -166,7 +197,7 @@ def test_a_compiler_is_there_where_the_lock_needs_one(project: Project) -> None:
     [
         ({"uv.lock": None}, {}, "names no versions"),
         ({}, {"lock": "../uv.lock"}, "cannot stand in a Dockerfile"),
-        ({}, {"extras": ("a b\nRUN x",)}, "cannot stand"),
+        ({}, {"extras": ("a b\nRUN x",)}, "has no extra"),
         ({}, {"health": "ok", "port": 1}, "is a path"),
         ({}, {"health": "/ok"}, "needs the --port"),
         ({}, {"command": "a 'b"}, "no command line"),
@@ -175,6 +206,9 @@ def test_a_compiler_is_there_where_the_lock_needs_one(project: Project) -> None:
         ({}, {"python": "3.10"}, ">=3.11"),
         ({"pyproject.toml": "[project]\nname = 'a\\nRUN'\n"}, {}, "not a package's name"),
         ({"pyproject.toml": PYPROJECT.replace("scripts", "x-scripts")}, {}, "say it, as --command"),
+        ({}, {"extras": ("nope",)}, "has no extra 'nope'"),
+        ({"uv.lock": None, "requirements.txt": "fast==2.0"}, {"groups": ("dev",)},
+         "no group 'dev'"),
         ({"uv.lock": LOCKS["uv.lock"].replace('registry = "https://index.test/simple"',
                                               'directory = "libs/fast"')}, {}, "directories"),
     ],
@@ -229,7 +263,10 @@ def test_the_step_in_the_dockerfile_strips_what_the_command_strips(
     tmp_path: Path, installed_objects: Callable[[str], list[Path]]
 ) -> None:
     """As a shell writes it out, and as the Python of the image runs it."""
+    lists = b'0.so,sha256=old,1\n1.so,sha256=old,1\n"a,b.txt",,\nother.py,sha256=keep,5\n'
     for side in ("by_step", "by_command"):
+        (tmp_path / side / "a-1.dist-info").mkdir(parents=True)
+        (tmp_path / side / "a-1.dist-info" / "RECORD").write_bytes(lists)
         (tmp_path / side / "a.libs").mkdir(parents=True)
         for index, source in enumerate(installed_objects("httptools")):
             (tmp_path / side / f"{index}.so").write_bytes(source.read_bytes())
@@ -243,9 +280,32 @@ def test_the_step_in_the_dockerfile_strips_what_the_command_strips(
     strip_prefix(tmp_path / "by_command")
 
     assert (tmp_path / "strip.py").read_text() == strip_program() + "\n"
-    for path in (tmp_path / "by_command").rglob("*.so"):
+    told = (tmp_path / "by_step/a-1.dist-info/RECORD").read_text().splitlines()
+    assert "old" not in told[0]
+    assert told[3] == "other.py,sha256=keep,5"
+    for path in filter(Path.is_file, (tmp_path / "by_command").rglob("*")):
         twin = tmp_path / "by_step" / path.relative_to(tmp_path / "by_command")
         assert twin.read_bytes() == path.read_bytes()
+
+
+def test_the_step_leaves_an_object_that_would_not_load_the_same(
+    tmp_path: Path, installed_objects: Callable[[str], list[Path]]
+) -> None:
+    """What was written is read back: a cut that went wrong, or a disk that did."""
+    before = installed_objects("httptools")[0].read_bytes()
+    (tmp_path / "prefix").mkdir()
+    (tmp_path / "prefix/a.so").write_bytes(before)
+    broken = strip_program().replace("file.write(after)", "file.write(after[:-200])")
+    assert broken != strip_program()
+
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", broken, tmp_path / "prefix"],
+        check=True, timeout=30, capture_output=True, text=True,
+    )  # fmt: skip
+
+    assert "left as it is" in done.stdout
+    assert [path.name for path in (tmp_path / "prefix").iterdir()] == ["a.so"]
+    assert (tmp_path / "prefix/a.so").read_bytes() == before
 
 
 @pytest.mark.parametrize("name", ["requirements-chains.lock", "requirements-examples.lock"])
