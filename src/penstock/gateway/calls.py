@@ -18,13 +18,14 @@ from penstock.gateway.fallbacks import Fallbacks, leads_on
 from penstock.gateway.kept import KeptResponses, pinned_model
 from penstock.gateway.large_bodies import LargeBodies
 from penstock.gateway.late_errors import late_error
+from penstock.gateway.limit_headers import limit_headers
 from penstock.gateway.notices import STREAM_HEADERS, QueueNotices
 from penstock.gateway.reuse import Reuse
-from penstock.gateway.who import Caller, caller_of, check_model
+from penstock.gateway.who import Caller, caller_of, check_model, trace_id
 from penstock.http.auth import Principal
 from penstock.http.door import Desk, while_connected
 from penstock.http.exchange import Exchange
-from penstock.http.urgency import Urgency, urgency
+from penstock.http.urgency import Urgency, body_seconds, urgency
 from penstock.providers import responses
 from penstock.providers.base import Endpoint, ParsedCall
 from penstock.providers.estimate import Estimator, Forecast
@@ -123,9 +124,20 @@ class GatewayCalls:
         forecast = await self._large.run(
             body, partial(self._estimator.estimate, call, caller.route)
         )
+        self._name_sub_tenant_and_run(exchange, account, caller, call)
         asked = Asked(call, caller, forecast, wish, arrived_at, exchange.request_id, account)
         _note_caller(exchange, asked)
         return await self._answered(exchange, asked)
+
+    def _name_sub_tenant_and_run(
+        self, exchange: Exchange, account: Account, caller: Caller, call: ParsedCall
+    ) -> None:
+        """What a caller says of its own users and runs stands in the ledger; it decides nothing."""
+        if call.sub_tenant is not None:
+            named = f"{caller.principal.tenant}/{call.sub_tenant}"
+            account.row.sub_tenant = self._desk.authenticator.pseudonym(named)
+        if caller.run is None:
+            account.row.run_id = call.continuation_id or trace_id(exchange.headers)
 
     async def _answered(self, exchange: Exchange, asked: Asked) -> Outcome:
         """Send what may be sent, and pass the answer on."""
@@ -153,6 +165,7 @@ class GatewayCalls:
             now,
             priority=call.priority,
             service_tier=call.service_tier,
+            body_seconds=body_seconds(call, self._accounts.wall()),
             default=max(self.classes, key=lambda name: self.classes[name].rank)
             if call.background
             else None,
@@ -291,6 +304,8 @@ class GatewayCalls:
         async with opened as answer:
             begun.append(answer)
             exchange.response_headers["penstock-model"] = model
+            if not exchange.started:
+                self._note_limits(exchange, asked, answer.grant)
             _note_times(exchange, answer, self._clock())
             if answer.body is not None:
                 _note_usage(exchange, asked, answer)
@@ -308,6 +323,15 @@ class GatewayCalls:
             finally:
                 _note_usage(exchange, asked, answer)
         return None
+
+    def _note_limits(self, exchange: Exchange, asked: Asked, grant: Grant) -> None:
+        """What the caller may still use, in its answer's headers."""
+        scheduler = self._calls.dispatcher.scheduler
+        pool = scheduler.limits_for(asked.caller.principal.tenant, grant.deployment)
+        if pool is not None and pool.buckets:
+            wire = READERS[asked.call.endpoint].wire
+            told = limit_headers(pool, self._clock(), self._accounts.wall(), wire)
+            exchange.response_headers.update(told)
 
     def _keep(self, asked: Asked, answer: Answer) -> None:
         """Remember whose response this is: a later one may continue it."""

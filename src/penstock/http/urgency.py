@@ -14,9 +14,10 @@ Whatever wins is clamped to the key's ceiling, so that a request can only ever l
 What does not parse is ignored: RFC 9218 and RFC 7240 both say so of their headers.
 
 Deadline: ``Prefer: wait=N`` (RFC 7240), then ``x-stainless-read-timeout`` and
-``x-stainless-timeout``, in seconds, which the SDKs send by themselves. Their 600 s is a default
-and says nothing. The class's ``wait_seconds_max`` is the upper bound, and the answer for a
-caller who names none.
+``x-stainless-timeout``, in seconds, which the SDKs send by themselves (their 600 s is a default
+and says nothing), then the body's ``metadata.deadline``, a number of seconds or an RFC 3339 time
+with its zone, then ``background_options.completion_window`` ("90s", "15m", "24h"). The class's
+``wait_seconds_max`` is the upper bound, and the answer for a caller who names none.
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Final
 
 import msgspec
 
 from penstock.config.model import ClassTable
 from penstock.http.auth import Principal
+from penstock.providers.base import ParsedCall
 
 STAINLESS_TIMEOUT_DEFAULT_SECONDS: Final = 600.0
 
@@ -63,7 +66,7 @@ class Urgency(msgspec.Struct, frozen=True):
     deadline: float | None
 
 
-def urgency(
+def urgency(  # noqa: PLR0913 - each is one place where a caller may say it
     principal: Principal,
     headers: Mapping[str, str],
     classes: Mapping[str, ClassTable],
@@ -71,11 +74,13 @@ def urgency(
     *,
     priority: int | None = None,
     service_tier: str | None = None,
+    body_seconds: float | None = None,
     default: str | None = None,
 ) -> Urgency:
     """The effective class and deadline. ``headers`` have lower-case names; ``now`` in seconds.
 
-    ``priority`` and ``service_tier`` are the body's, ``default`` the chain's class.
+    ``priority`` and ``service_tier`` are the body's, as is ``body_seconds``, how long it may take;
+    ``default`` is the chain's class.
     """
     ordered = sorted(classes, key=lambda name: (classes[name].rank, name))
     urgent = _header_urgency(headers.get("priority"))
@@ -92,7 +97,24 @@ def urgency(
     class_name = _clamped(wanted, principal.ceiling, classes, ordered)
     patience = classes[class_name].wait_seconds_max
     asked = _asked_seconds(headers)
+    if asked is None:
+        asked = body_seconds
     return Urgency(class_name, now + (patience if asked is None else min(asked, patience)))
+
+
+def body_seconds(call: ParsedCall, wall: float) -> float | None:
+    """How long a body says that its call may take from now, at Unix time ``wall``; not negative."""
+    text = call.deadline
+    if text is not None and len(text) <= _HEADER_CHARACTERS_MAX:
+        if _SECONDS.match(text):
+            return float(text)
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            return call.window_seconds
+        if moment.tzinfo is not None:
+            return max(0.0, moment.timestamp() - wall)
+    return call.window_seconds
 
 
 def _clamped(

@@ -91,6 +91,7 @@ class BackgroundResponses:
             body=with_changes(call, call.model, changed),
             details=msgspec.json.encode(details),
             job_id=f"resp_{secrets.token_hex(24)}",
+            deadline_seconds=call.window_seconds,
         )
         idempotency = idempotency_of(exchange, PATH, call.body)
         job, _ = await self._jobs.create(order, idempotency)

@@ -68,6 +68,7 @@ _CONTROL = frozenset(
         "priority",
         "service_tier",
         "metadata",
+        "background_options",
         "disable_fallbacks",
     }
 )
@@ -165,7 +166,7 @@ class AnthropicAdapter:
         model = control.read_model(fields)
         require_kind(fields, "messages", b"[", "an array of messages")
         is_counted = endpoint is Endpoint.COUNT_TOKENS
-        return ParsedCall(
+        call = ParsedCall(
             endpoint=endpoint,
             model=model,
             stream=control.read_flag(fields, "stream") and not is_counted,
@@ -178,6 +179,7 @@ class AnthropicAdapter:
             sub_tenant=_sub_tenant(fields),
             fallbacks=not control.read_flag(fields, "disable_fallbacks"),
         )
+        return control.with_time(call) if control.has_time(fields) else call
 
     def upstream_body(self, call: ParsedCall, model: str) -> bytes:
         """The body to send: the same bytes where nothing must change."""

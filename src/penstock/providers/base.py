@@ -48,7 +48,9 @@ class ParsedCall(msgspec.Struct, frozen=True):
     request as it came. ``priority`` and ``service_tier`` are the caller's wishes for a class,
     ``sub_tenant`` whom it names as its own user, ``cache_key`` which of its calls share a
     prompt. ``background`` and ``previous_response_id`` belong to ``/v1/responses``;
-    ``fallbacks`` is false where the caller wants this model or none.
+    ``fallbacks`` is false where the caller wants this model or none. ``deadline`` is what its
+    metadata say of one, ``window_seconds`` how long it may take, ``continuation_id`` which of its
+    runs it belongs to; none of them is trusted with more than that.
     """
 
     endpoint: Endpoint
@@ -66,6 +68,9 @@ class ParsedCall(msgspec.Struct, frozen=True):
     background: bool = False
     previous_response_id: str | None = None
     fallbacks: bool = True
+    deadline: str | None = None
+    window_seconds: float | None = None
+    continuation_id: str = ""
 
 
 class FailureKind(StrEnum):

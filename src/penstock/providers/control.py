@@ -10,7 +10,7 @@ because it may be a prompt in the wrong place.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
@@ -24,6 +24,20 @@ TOKENS_MAX = 10_000_000
 CHOICES_MAX = 128
 SUB_TENANT_LENGTH_MAX = 512
 
+_WINDOW_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+
+
+class _Metadata(msgspec.Struct):
+    deadline: Any = None
+
+
+class _BackgroundOptions(msgspec.Struct):
+    completion_window: Annotated[str, Meta(pattern=r"^[0-9]{1,6}[smhd]\Z")] | None = None
+    continuation_id: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._:-]{1,128}\Z")] | None = None
+
+
+_METADATA = msgspec.json.Decoder(_Metadata)
+_BACKGROUND_OPTIONS = msgspec.json.Decoder(_BackgroundOptions | None)
 _MODEL = msgspec.json.Decoder(Identifier)
 _FLAG = msgspec.json.Decoder(bool | None)
 _TOKENS = msgspec.json.Decoder(Annotated[int, Meta(ge=0, le=TOKENS_MAX)] | None)
@@ -34,7 +48,7 @@ _SERVICE_TIER = msgspec.json.Decoder(
 )
 _SUB_TENANT = msgspec.json.Decoder(Annotated[str, Meta(max_length=SUB_TENANT_LENGTH_MAX)] | None)
 
-OURS = ("priority", "service_tier", "disable_fallbacks", "background")
+OURS = ("priority", "service_tier", "disable_fallbacks", "background", "background_options")
 """Fields that speak to us alone. ``service_tier`` is a price as well as a wish: until a
 deployment can be configured to allow it, no caller spends the operator's money with it.
 ``disable_fallbacks`` is LiteLLM's word; ``background`` is done here."""
@@ -93,6 +107,42 @@ def read_sub_tenant(fields: Mapping[str, msgspec.Raw], name: str) -> str | None:
     rule = f"a string of at most {SUB_TENANT_LENGTH_MAX} characters or null"
     sub_tenant: str | None = read_field(fields, name, _SUB_TENANT, rule)
     return sub_tenant or None
+
+
+def has_time(fields: Mapping[str, msgspec.Raw]) -> bool:
+    """Whether ``with_time`` may find anything: most bodies have neither field."""
+    return "metadata" in fields or "background_options" in fields
+
+
+def with_time(call: ParsedCall) -> ParsedCall:
+    """The call with what its body says of its time and its run.
+
+    ``metadata`` is the caller's own: what does not look like a deadline there is none.
+    Raises InvalidRequest for ``background_options`` of another form.
+    """
+    fields = call.fields
+    deadline = None
+    if "metadata" in fields:
+        try:
+            found = _METADATA.decode(fields["metadata"]).deadline
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            found = None
+        if isinstance(found, str | int | float) and not isinstance(found, bool):
+            deadline = str(found)
+    rule = (
+        'an object whose \'completion_window\' is a time such as "90s", "15m" or "24h", and '
+        "'continuation_id' 1 to 128 letters, digits or any of . _ : -"
+    )
+    options: _BackgroundOptions = (
+        read_field(fields, "background_options", _BACKGROUND_OPTIONS, rule) or _BackgroundOptions()
+    )
+    window = options.completion_window
+    return msgspec.structs.replace(
+        call,
+        deadline=deadline,
+        window_seconds=None if window is None else int(window[:-1]) * _WINDOW_SECONDS[window[-1]],
+        continuation_id=options.continuation_id or "",
+    )
 
 
 def with_changes(call: ParsedCall, model: str, changed: Mapping[str, bytes]) -> bytes:

@@ -56,7 +56,8 @@ _CONTROL = frozenset(
     {
         "model", "messages", "input", "prompt", "stream", "stream_options", "max_tokens",
         "max_completion_tokens", "n", "best_of", "priority", "service_tier", "user",
-        "safety_identifier", "prompt_cache_key", "disable_fallbacks",
+        "safety_identifier", "prompt_cache_key", "disable_fallbacks", "metadata",
+        "background_options",
     }
 )  # fmt: skip
 _NO_QUOTA = frozenset(
@@ -166,6 +167,8 @@ class OpenAIAdapter:
             cache_key=control.read_sub_tenant(fields, "prompt_cache_key"),
             fallbacks=not control.read_flag(fields, "disable_fallbacks"),
         )
+        if control.has_time(fields):
+            call = control.with_time(call)
         if endpoint is Endpoint.EMBEDDINGS:
             require_kind(fields, "input", b'"[', "a string or an array")
             return call

@@ -35,7 +35,7 @@ _CONTROL = frozenset(
     {
         "model", "input", "stream", "max_output_tokens", "background", "conversation",
         "previous_response_id", "priority", "service_tier", "user", "safety_identifier",
-        "prompt_cache_key", "disable_fallbacks",
+        "prompt_cache_key", "disable_fallbacks", "metadata", "background_options",
     }
 )  # fmt: skip
 _STATUS_OF_CODE = {
@@ -119,7 +119,7 @@ def parse(body: bytes) -> ParsedCall:
         )
     sub_tenant = control.read_sub_tenant(fields, "safety_identifier")
     user = control.read_sub_tenant(fields, "user")
-    return ParsedCall(
+    call = ParsedCall(
         endpoint=Endpoint.RESPONSES,
         model=model,
         stream=control.read_flag(fields, "stream"),
@@ -137,6 +137,7 @@ def parse(body: bytes) -> ParsedCall:
         ),
         fallbacks=not control.read_flag(fields, "disable_fallbacks"),
     )
+    return control.with_time(call) if control.has_time(fields) else call
 
 
 def changes(call: ParsedCall) -> dict[str, bytes]:

@@ -147,6 +147,14 @@ class Scheduler:
         """A deployment's live state. Raises KeyError where it is not configured."""
         return self._deployments[name]
 
+    def limits_for(self, tenant: str, deployment: str) -> Pool | None:
+        """What a tenant's calls are held to: its own limits, else a deployment's. For views."""
+        allowance = self._allowances.of(tenant)
+        if allowance is not None and allowance.pool.buckets:
+            return allowance.pool
+        found = self._deployments.get(deployment)
+        return None if found is None else found.pool
+
     def eta_seconds(self, unit_id: str, now: float) -> float | None:
         """How long a waiting unit will wait from now on; None where it does not wait."""
         waiting = self._waiting.get(unit_id)

@@ -66,3 +66,10 @@ def test_a_key_that_has_expired_is_nobodys_from_that_moment_on() -> None:
     assert authenticator.by_id("dated") is None
     with pytest.raises(Unauthenticated):
         authenticator.principal({"x-api-key": "psk_dated"})
+
+
+def test_a_pseudonym_tells_names_apart_and_needs_the_pepper() -> None:
+    one, other = Authenticator({}, b"p"), Authenticator({}, b"q")
+    assert one.pseudonym("ada") == one.pseudonym("ada") != one.pseudonym("bob")
+    assert one.pseudonym("ada") != other.pseudonym("ada")
+    assert 16 == len(one.pseudonym("a" * 600))

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from penstock.config.model import ClassTable
 from penstock.http.auth import Principal
-from penstock.http.urgency import urgency
+from penstock.http.urgency import body_seconds, urgency
+from penstock.providers.base import Endpoint, ParsedCall
 
 CLASSES = {
     "interactive": ClassTable(rank=0, wait_seconds_max=60),
@@ -172,3 +173,36 @@ def test_urgencies_are_spread_over_all_classes_in_order(count: int) -> None:
 )
 def test_a_deadline_is_what_stock_clients_say_of_their_patience(headers, seconds) -> None:
     assert urgency(principal(), headers, CLASSES, NOW).deadline == NOW + seconds
+
+
+def call(**said: object) -> ParsedCall:
+    """A body that says when it must be done."""
+    return ParsedCall(Endpoint.CHAT, "m", stream=False, body=b"", fields={}, **said)
+
+
+@pytest.mark.parametrize(
+    ("deadline", "expected"),
+    [
+        ("30", 30.0),
+        ("0.5", 0.5),
+        ("2023-11-14T22:14:20Z", 60.0),
+        ("2023-11-14T23:14:20+01:00", 60.0),
+        ("2020-01-01T00:00:00Z", 0.0),
+        ("2023-11-14T22:14:20", None),  # whose clock is that?
+        ("next Friday", None),
+        ("-5", None),
+        ("nan", None),
+        ("1" * 300, None),
+    ],
+)
+def test_a_deadline_in_the_metadata_is_seconds_or_a_time_with_its_zone(deadline, expected) -> None:
+    assert expected == body_seconds(call(deadline=deadline), wall=1_700_000_000.0)
+
+
+def test_a_window_counts_where_there_is_no_deadline_and_both_come_after_headers() -> None:
+    assert 900.0 == body_seconds(call(window_seconds=900.0), wall=0.0)
+    assert 30.0 == body_seconds(call(deadline="30", window_seconds=900.0), wall=0.0)
+    wish = urgency(principal(), {"prefer": "wait=5"}, CLASSES, NOW, body_seconds=50.0)
+    assert NOW + 5.0 == wish.deadline
+    assert NOW + 50.0 == urgency(principal(), {}, CLASSES, NOW, body_seconds=50.0).deadline
+    assert NOW + 600.0 == urgency(principal(), {}, CLASSES, NOW, body_seconds=9e9).deadline

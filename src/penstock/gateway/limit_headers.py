@@ -1,0 +1,58 @@
+"""What a caller may still use, in the headers that its SDK and others know.
+
+``RateLimit-Policy`` and ``RateLimit`` (draft-ietf-httpapi-ratelimit-headers-10: ``q`` in ``w``
+seconds, ``r`` left, full again in ``t`` seconds), and those that OpenAI and Anthropic send. They
+tell of the tenant's own limits where it has some, else of the deployment that answered, whose
+limits all tenants share: then ``r`` may be gone with the next call of another. Nothing need be
+done about either: who has used up a limit waits here.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from typing import Final
+
+from penstock.limits.pool import Pool
+from penstock.units import PERIOD_SECONDS, LimitName
+
+_NAMES: Final = {
+    LimitName.RPM: ("requests", ""),
+    LimitName.TPM: ("tokens", ';qu="tokens"'),
+    LimitName.ITPM: ("input-tokens", ';qu="tokens"'),
+    LimitName.OTPM: ("output-tokens", ';qu="tokens"'),
+    LimitName.RPD: ("requests-day", ""),
+}
+_OPENAI: Final = frozenset({LimitName.RPM, LimitName.TPM})
+
+
+def limit_headers(pool: Pool, now: float, wall: float, wire: str) -> dict[str, str]:
+    """The headers of a pool's rate limits; none where it has none.
+
+    ``now`` is monotonic, ``wall`` Unix time, ``wire`` the caller's protocol.
+    """
+    headers: dict[str, str] = {}
+    policies, states = [], []
+    for limit, bucket in pool.buckets.items():
+        bucket.advance(now)
+        name, unit = _NAMES[limit]
+        quota = round(bucket.rate * PERIOD_SECONDS[limit])
+        left = max(0, math.floor(bucket.level))
+        reset_seconds = max(0.0, (bucket.capacity - bucket.level) / bucket.rate)
+        policies.append(f'"{name}";q={quota};w={PERIOD_SECONDS[limit]:.0f}{unit}')
+        states.append(f'"{name}";r={left};t={math.ceil(reset_seconds)}')
+        if limit is LimitName.RPD:
+            continue
+        if wire == "anthropic":
+            full_at = datetime.fromtimestamp(math.ceil(wall + reset_seconds), UTC)
+            headers[f"anthropic-ratelimit-{name}-limit"] = str(quota)
+            headers[f"anthropic-ratelimit-{name}-remaining"] = str(left)
+            headers[f"anthropic-ratelimit-{name}-reset"] = f"{full_at:%Y-%m-%dT%H:%M:%SZ}"
+        elif limit in _OPENAI:
+            headers[f"x-ratelimit-limit-{name}"] = str(quota)
+            headers[f"x-ratelimit-remaining-{name}"] = str(left)
+            headers[f"x-ratelimit-reset-{name}"] = f"{math.ceil(reset_seconds * 1000)}ms"
+    if policies:
+        headers["ratelimit-policy"] = ", ".join(policies)
+        headers["ratelimit"] = ", ".join(states)
+    return headers
