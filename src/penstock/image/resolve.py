@@ -8,6 +8,7 @@ anywhere; they stay unknown. The answer is a ``pylock.toml`` for every platform.
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import tempfile
@@ -27,6 +28,9 @@ from penstock.image.model import Lock, Package, Source
 SECONDS_MAX: Final = 180.0
 OUTPUT_MAX: Final = 32 * 1024 * 1024
 WORDS_MAX: Final = 600
+NAMED_MAX: Final = 8
+NEEDS_WHEEL: Final = re.compile(r"Wheels are required for `([A-Za-z0-9._-]{1,128})`")
+"""How uv names a package that has source archives alone. Without it the error is uv's own words."""
 PASSED: Final = (
     "HOME", "PATH", "XDG_CACHE_HOME", "UV_CACHE_DIR", "SSL_CERT_FILE", "SSL_CERT_DIR",
     "UV_SYSTEM_CERTS", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy",
@@ -108,6 +112,13 @@ def _run(command: list[str], place: Path, variables: dict[str, str], path: str) 
         raise ImageError(f"uv could not be started: {error.strerror}") from None
     if done.returncode != 0:
         words = " ".join(done.stderr.decode("utf-8", "replace").split())
+        if without_wheels := sorted(set(NEEDS_WHEEL.findall(words)))[:NAMED_MAX]:
+            raise ImageError(
+                f"{path}: no version of {', '.join(without_wheels)} that fits has a wheel: it "
+                "must be compiled, and only then is it known what it needs in turn. Nothing is "
+                "built here: lock the project with your own tool (uv lock, pdm lock, poetry "
+                "lock), which builds it, and check the lock file"
+            )
         raise ImageError(
             f"uv could not resolve {path} without building anything (lock it with your own tool "
             f"if that is what it takes): {ascii(words[:WORDS_MAX])[1:-1]}"
