@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
@@ -120,12 +121,12 @@ class Facts:
             and judged.file is not None
             and self.has_packed_relocations(judged.file) is None
         }
-        self._run(lambda network: [self._ask_relocations(network, *job) for job in jobs.values()])
+        self._run([partial(self._ask_relocations, *job) for job in jobs.values()])
 
     def ask_for_files(self, packages: Iterable[Package]) -> None:
         """Find out which files the packages have, as far as it may and can be."""
         wanted = {package.name: package for package in packages if self.listed(package) is None}
-        self._run(lambda network: [self._ask_page(network, each) for each in wanted.values()])
+        self._run([partial(self._ask_page, each) for each in wanted.values()])
 
     def ask_for_contents(self, found: Iterable[tuple[Package, Judged]]) -> None:
         """Find out sizes of wheels and what builds take."""
@@ -137,16 +138,17 @@ class Facts:
             is_known = self.compile(file) if judged.verdict is Verdict.COMPILE else self.sizes(file)
             if is_known is None:
                 jobs[key_of(file)] = (package, judged, file)
-        self._run(lambda network: [self._ask_content(network, *job) for job in jobs.values()])
+        self._run([partial(self._ask_content, *job) for job in jobs.values()])
 
-    def _run(self, jobs: Callable[[Network], list[Awaitable[None]]]) -> None:
-        if self.is_offline:
+    def _run(self, jobs: Sequence[Callable[[Network], Awaitable[None]]]) -> None:
+        """Do all of it at once. Without anything to ask, nothing of the network is imported."""
+        if self.is_offline or not jobs:
             return
         from penstock.image.network import Network  # noqa: PLC0415 - 0.4 s of CPU for aiohttp
 
         async def all_of_them() -> None:
             async with Network(self.indexes) as network, asyncio.timeout(SECONDS_MAX):
-                await asyncio.gather(*jobs(network))
+                await asyncio.gather(*(job(network) for job in jobs))
 
         try:
             asyncio.run(all_of_them())
@@ -169,7 +171,7 @@ class Facts:
                 self._listed[key] = _decoded_page(content)
         return self._listed.get(key)
 
-    async def _ask_page(self, network: Network, package: Package) -> None:
+    async def _ask_page(self, package: Package, network: Network) -> None:
         from penstock.image.index import ask  # noqa: PLC0415 - with the network alone
         from penstock.image.network import Unanswered  # noqa: PLC0415 - as above
 
@@ -188,7 +190,7 @@ class Facts:
                 return
 
     async def _ask_content(
-        self, network: Network, package: Package, judged: Judged, file: File
+        self, package: Package, judged: Judged, file: File, network: Network
     ) -> None:
         from penstock.image.network import Unanswered  # noqa: PLC0415 - with the network alone
 
@@ -208,7 +210,7 @@ class Facts:
         except (Unanswered, ValueError) as error:
             self._note(f"{file.filename} could not be looked into: {plain(error)}")
 
-    async def _ask_relocations(self, network: Network, package: Package, file: File) -> None:
+    async def _ask_relocations(self, package: Package, file: File, network: Network) -> None:
         from penstock.image.network import Unanswered  # noqa: PLC0415 - with the network alone
 
         sizes = self.sizes(file)
@@ -223,7 +225,7 @@ class Facts:
 
     async def _address(self, network: Network, package: Package, file: File) -> str | None:
         """Where a file is that the lock gives a name alone."""
-        await self._ask_page(network, package)
+        await self._ask_page(package, network)
         for listed in self.listed(package) or ():
             is_it = listed.file.filename == file.filename
             if is_it and (file.sha256 is None or listed.file.sha256 in {None, file.sha256}):
@@ -287,7 +289,7 @@ async def _ask_sizes(network: Network, url: str, total: int | None) -> Sizes:
         return read_sizes(whole, held.body)
     except NotThere as wanted:
         if whole - wanted.start > DIRECTORY_BYTES_MAX:
-            raise Unanswered("a directory larger than 16 MiB") from None
+            raise Unanswered(f"a directory larger than {DIRECTORY_BYTES_MAX >> 20} MiB") from None
         rest = await network.get(url, span=f"bytes={wanted.start}-", bytes_max=DIRECTORY_BYTES_MAX)
     try:
         return read_sizes(whole, rest.body)

@@ -13,7 +13,11 @@ from penstock.image.locks.parts import FILENAME, is_sdist
 from penstock.image.model import File
 from penstock.image.network import PAGE_BYTES_MAX, Network, Unanswered
 
-FILES_MAX: Final = 200_000
+FILES_MAX: Final = 50_000
+"""The longest lists have some 10,000 files. Reading this many takes 1.5 s of CPU."""
+HTML_BYTES_MAX: Final = 8 * 1024 * 1024
+TAGS_MAX: Final = 4 * FILES_MAX
+"""Of HTML: a link costs 60 µs and 5 kB, so 64 MiB of them would cost minutes and gigabytes."""
 
 
 def library() -> Any:
@@ -45,14 +49,18 @@ async def ask(network: Network, index: Index, name: str) -> tuple[Listed, ...] |
     try:
         if "json" in answer.content_type:
             document = msgspec.json.decode(answer.body)
+            if len(document["files"]) > FILES_MAX:
+                raise Unanswered(f"more than {FILES_MAX} files")
             page = reader.ProjectPage.from_json_data(document, base_url=answer.url)
         else:
+            if len(answer.body) > HTML_BYTES_MAX or answer.body.count(b"<") > TAGS_MAX:
+                raise Unanswered(
+                    f"HTML with more than {HTML_BYTES_MAX >> 20} MiB or {TAGS_MAX} tags"
+                )
             text = answer.body.decode("utf-8", "replace")
             page = reader.ProjectPage.from_html(name, text, base_url=answer.url)
     except (ValueError, TypeError, KeyError, RecursionError, reader.UnsupportedRepoVersionError):
         raise Unanswered("a page that is none of a package index") from None
-    if len(page.packages) > FILES_MAX:
-        raise Unanswered(f"more than {FILES_MAX} files")
     return tuple(_listed(each) for each in page.packages if _is_wanted(each))
 
 

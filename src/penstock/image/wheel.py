@@ -15,8 +15,9 @@ from typing import Final
 import msgspec
 
 TAIL_BYTES: Final = 64 * 1024
-DIRECTORY_BYTES_MAX: Final = 16 * 1024 * 1024
-ENTRIES_MAX: Final = 200_000
+DIRECTORY_BYTES_MAX: Final = 8 * 1024 * 1024
+"""Reading one that is full of files takes 1 s and 120 MB; that of the largest wheels has 2 MB."""
+ENTRIES_MAX: Final = 100_000
 UNPACKED_BYTES_MAX: Final = 1 << 44
 SHARED_OBJECT: Final = re.compile(r"\.so(?:\.[0-9.]+)?$")
 VENDORED: Final = re.compile(r"(?:^|/)[^/]+\.libs/[^/]+$")
@@ -106,6 +107,8 @@ def read_sizes(total: int, held: bytes) -> Sizes:
     unpacked = shared = strippable = 0
     vendored: list[Member] = []
     for entry in entries:
+        if entry.header_offset < 0:
+            raise ValueError("a file that stands before the archive")
         unpacked += entry.file_size
         if SHARED_OBJECT.search(entry.filename):
             shared += entry.file_size

@@ -39,13 +39,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     login = ""
     has_ranges = True
+    elsewhere = ""
     seen: list[str] = []  # noqa: RUF012 - one for each test, set by the fixture
 
     def do_GET(self) -> None:
         self.seen.append(f"{self.path} {self.headers.get('Authorization', '')}".strip())
         wanted = f"Basic {base64.b64encode(self.login.encode()).decode()}" if self.login else None
         name = self.path.strip("/").rpartition("/")[2]
-        if wanted is not None and self.headers.get("Authorization") != wanted:
+        if self.elsewhere and self.path.startswith("/files/"):
+            self.answer(302, b"", ("Location", self.elsewhere))
+        elif wanted is not None and self.headers.get("Authorization") != wanted:
             self.answer(401, b"no")
         elif self.path.startswith("/simple/") and any(f.startswith(f"{name}-") for f in FILES):
             links = "".join(
@@ -180,3 +183,40 @@ def test_a_lock_cannot_make_it_ask_this_machine(project: Path, index: str) -> No
 
     assert report.targets[0].packages[0].verdict is Verdict.PURE
     assert Handler.seen == []
+
+
+@pytest.mark.parametrize(
+    "there",
+    ["http://127.0.0.1:9/a.whl", "https://169.254.169.254/a.whl", "https://[::1]/a.whl",
+     "http://files.example/a.whl", "file:///etc/passwd"],
+)  # fmt: skip
+def test_a_redirect_into_a_private_network_or_to_plain_http_is_not_followed(
+    project: Path, index: str, monkeypatch: pytest.MonkeyPatch, there: str
+) -> None:
+    monkeypatch.setattr(Handler, "elsewhere", there)
+    (project / "requirements.txt").write_text(f"-i http://{index}\na==1.0\n")
+    report = judged(project)
+
+    assert report.targets[0].packages[0].unpacked_bytes is None
+    assert any("a redirect to where nothing is asked" in note for note in report.notes)
+
+
+def test_a_page_of_a_million_links_is_refused_before_it_is_parsed(
+    project: Path, index: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("penstock.image.index.TAGS_MAX", 5)
+    (project / "requirements.txt").write_text(f"-i http://{index}\na==1.0\n")
+    [package] = judged(project).targets[0].packages
+
+    assert package.verdict is Verdict.UNKNOWN
+    assert "5 tags" in package.reason
+
+
+def test_an_answer_without_end_is_read_up_to_a_bound(
+    project: Path, index: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("penstock.image.index.PAGE_BYTES_MAX", 20)
+    (project / "requirements.txt").write_text(f"-i http://{index}\na==1.0\n")
+    [package] = judged(project).targets[0].packages
+
+    assert "the index could not be asked: more than" in package.reason

@@ -13,6 +13,7 @@ from penstock.image.files import FILE_BYTES_MAX
 from penstock.image.report import Report
 
 SECRET = "s3cret-of-somebody"
+LOCKS = ["uv.lock", "pdm.lock", "poetry.lock", "pylock.toml", "requirements.txt"]
 
 
 def judged(project: Path) -> Report:
@@ -39,7 +40,8 @@ def refused(project: Path) -> str:
 
 @pytest.mark.parametrize(
     "line",
-    ["-r ../outside.txt", "-c ../outside.txt", "-r a/../../outside.txt", "-r{root}/outside.txt",
+    ["-r ../outside.txt", "-r ../../../../etc/passwd", "-c ../outside.txt",
+     "-r a/../../outside.txt", "-r{root}/outside.txt",
      "--requirement={root}/outside.txt", "-r file://{root}/outside.txt", "-r https://x.test/r.txt"],
 )  # fmt: skip
 def test_nothing_outside_the_project_is_included(project: Path, line: str) -> None:
@@ -48,8 +50,9 @@ def test_nothing_outside_the_project_is_included(project: Path, line: str) -> No
     assert "project" in refused(project)
 
 
-def test_a_link_out_of_the_project_is_not_followed(project: Path) -> None:
-    (project / "requirements.txt").symlink_to(project.parent / "outside.txt")
+@pytest.mark.parametrize("name", LOCKS)
+def test_a_link_out_of_the_project_is_not_followed(project: Path, name: str) -> None:
+    (project / name).symlink_to(project.parent / "outside.txt")
 
     assert "outside the project" in refused(project)
 
@@ -74,8 +77,9 @@ def test_a_pipe_is_no_lock(project: Path) -> None:
     assert "is not a regular file" in refused(project / "requirements.txt")
 
 
-def test_a_lock_of_200_mb_is_refused_without_being_read(project: Path) -> None:
-    with (project / "uv.lock").open("wb") as file:
+@pytest.mark.parametrize("name", LOCKS)
+def test_a_lock_of_200_mb_is_refused_without_being_read(project: Path, name: str) -> None:
+    with (project / name).open("wb") as file:
         file.truncate(200 * 1024 * 1024)
 
     assert f"more than {FILE_BYTES_MAX >> 20} MiB" in refused(project)
