@@ -1,12 +1,14 @@
 """Whether `penstock image check` says what uv answers: every package, on every target.
 
-    ./dev run python benchmarks/image_truth.py DIRECTORY [--python 3.11,3.13] [--installs]
+    ./dev run python benchmarks/image_truth.py DIRECTORY [--python 3.11,3.14t] [--installs]
 
 DIRECTORY holds projects, each a directory with a lock file. For each of them and each target this
 asks `penstock image check` for its verdicts, and uv whether it finds a wheel: what is called pure
 or prebuilt must install with ``--only-binary :all:`` for that platform, all at once; what is called
 compile or impossible must not, one by one. ``--installs`` also compares unpacked sizes with an
-actual install. It needs the network and uv; it prints each difference and exits 1 if there is one.
+actual install. uv takes no free-threaded Python but one that is there, so for these pip is asked,
+which takes an ABI by its name. It needs the network, uv and pip (25 or newer, of the Python that
+``--pip`` names); it prints each difference and exits 1 if there is one.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from penstock.image.cache import place
 from penstock.image.check import Wish, check
 from penstock.image.model import Judged, Verdict
 from penstock.image.report import TargetReport
+from penstock.image.targets import Target, platforms
 
 PLATFORMS = {
     ("slim", "amd64"): "x86_64-manylinux_2_40",
@@ -48,9 +51,28 @@ def uv(arguments: list[str], requirements: str) -> subprocess.CompletedProcess[s
         )
 
 
-def asked(report: TargetReport, packages: list[Judged], *arguments: str) -> str:
+def pip(where: Target, packages: list[Judged], python: str) -> str:
+    """What pip says of these packages on a free-threaded target; empty where all are found."""
+    plain = where.python.removesuffix("t")
+    abi = f"cp{plain.replace('.', '')}t"
+    command = [python, "-m", "pip", "--isolated", "install", "--dry-run", "--quiet", "--no-deps"]
+    command += ["--ignore-installed", "--only-binary=:all:", "--implementation", "cp", "--abi", abi]
+    # pip reads a manylinux tag as that one alone, so every one that the target takes is named.
+    command += ["--python-version", where.python_full]
+    command += [word for each in platforms(where) for word in ("--platform", each)]
+    lines = [f"{each.name}=={each.version}" for each in packages]
+    with tempfile.TemporaryDirectory() as prefix:
+        done = subprocess.run(
+            [*command, "--target", prefix, *lines], capture_output=True, text=True, check=False
+        )
+    return "" if done.returncode == 0 else done.stderr.strip() or "failed"
+
+
+def asked(report: TargetReport, packages: list[Judged], python: str, *arguments: str) -> str:
     """What uv says of these packages on the report's target; empty where all are found."""
     where = report.target
+    if where.is_free_threaded:
+        return pip(where, packages, python)
     lines = "\n".join(f"{each.name}=={each.version}" for each in packages)
     platform = PLATFORMS[where.family, where.platform]
     options = ["--python-platform", platform, "--python-version", where.python_full]
@@ -66,18 +88,21 @@ def asked(report: TargetReport, packages: list[Judged], *arguments: str) -> str:
     return ""
 
 
-def differences(report: TargetReport, *, installs: bool) -> list[str]:
+def differences(report: TargetReport, python: str, *, installs: bool) -> list[str]:
     """Where uv and the report say different things."""
     known = [each for each in report.packages if each.version is not None]
     fine = [each for each in known if each.verdict in INSTALLABLE]
     found: list[str] = []
-    if fine and (words := asked(report, fine)):
-        found.append(f"uv does not find all of what is called installable: {words}")
+    if fine and (words := asked(report, fine, python)):
+        found.append(f"the installer does not find all of what is called installable: {words}")
     for each in known:
         is_hard = each.verdict in {Verdict.COMPILE, Verdict.IMPOSSIBLE}
-        if is_hard and not asked(report, [each]):
-            found.append(f"uv finds a wheel of {each.name} {each.version}: {each.reason}")
-    if installs and fine and not report.unpacked_missing and (words := asked(report, fine, "-q")):
+        if is_hard and not asked(report, [each], python):
+            found.append(
+                f"the installer finds a wheel of {each.name} {each.version}: {each.reason}"
+            )
+    installs = installs and not report.target.is_free_threaded and not report.unpacked_missing
+    if installs and fine and (words := asked(report, fine, python, "-q")):
         found.append(words)
     return found
 
@@ -87,6 +112,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("directory", type=Path)
     parser.add_argument("--python", default="3.11,3.13")
+    parser.add_argument("--pip", default=sys.executable, help="a Python that has pip")
     parser.add_argument("--installs", action="store_true")
     options = parser.parse_args()
     projects = sorted(each for each in options.directory.iterdir() if each.is_dir())
@@ -103,9 +129,12 @@ def main() -> int:
         )
         report = check(wish)
         for each in report.targets:
+            if each.excluded is not None:  # such a lock names no files for this Python
+                print(f"{project.name} {report.format} {each.target.name} {each.excluded}")
+                continue
             packages += len(each.packages)
             counts = " ".join(f"{verdict}:{len(each.of(verdict))}" for verdict in Verdict)
-            found = differences(each, installs=options.installs)
+            found = differences(each, options.pip, installs=options.installs)
             differing += len(found)
             print(f"{project.name} {report.format} {each.target.name} {counts}", flush=True)
             for words in found:
