@@ -306,11 +306,12 @@ class BatchRun:
         flushing = asyncio.create_task(self._flush())
         try:
             await self._ask_all(flushing)
-            self._over.set()
-            await flushing
         finally:
-            flushing.cancel()
+            # Never cancelled: what is answered is written, also where this process stops, and
+            # nothing is still being appended when another run takes the files up.
+            self._over.set()
             await asyncio.wait({flushing})
+        flushing.result()
         await self._end()
         _log.info("batch %s is %s", self.row.batch_id, self.row.state)
 
@@ -455,7 +456,10 @@ class BatchRun:
         self._bad.append(lines.answer(self.row.batch_id, index, custom_id, **said))
 
     async def _flush(self) -> None:
-        """Have answers on the disk soon after they came, and the counts seen now and then."""
+        """Have answers on the disk soon after they came, and the counts seen now and then.
+
+        Answers come while others are written, so it ends with a write that began after ``_over``.
+        """
         told_at = 0.0
         while not self._over.is_set():
             try:
@@ -465,9 +469,10 @@ class BatchRun:
                 pass
             await self._flushed()
             now = asyncio.get_running_loop().time()
-            if now - told_at > PROGRESS_SECONDS:
+            if now - told_at > PROGRESS_SECONDS and not self._over.is_set():
                 told_at = now
                 await self._batches.change(self.shown(self.row), (self.row.state,))
+        await self._flushed()
 
     async def _flushed(self) -> None:
         for file_id, answers in (
@@ -477,8 +482,7 @@ class BatchRun:
             if answers:
                 taken = answers[:]
                 answers.clear()
-                writing = asyncio.to_thread(lines.append, self._batches.path(file_id), taken)
-                await asyncio.shield(writing)
+                await asyncio.to_thread(lines.append, self._batches.path(file_id), taken)
 
     async def _end(self) -> None:
         """Make the files known, and the state final."""
