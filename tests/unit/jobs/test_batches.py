@@ -98,9 +98,10 @@ class Bench:
 
     async def until(self, row: BatchRow, condition: Callable[[BatchRow], bool]) -> BatchRow:
         async with asyncio.timeout(20):
-            while not condition(found := await self.batches.get(row.tenant, row.batch_id)):
-                await asyncio.sleep(0)
-        return found
+            while True:
+                found = await self.batches.get(row.tenant, row.batch_id)
+                if condition(found):
+                    return found
 
     async def ended(self, row: BatchRow) -> BatchRow:
         return await self.until(row, lambda one: one.state not in OPEN_STATES)
