@@ -169,7 +169,6 @@ class Batches:
     async def run(self, owned: asyncio.Event) -> None:
         """Run every batch there is, until cancelled; begins when the store is owned."""
         await owned.wait()
-        await self._files.sweep()
         forgetting = asyncio.create_task(self._forget())
         try:
             while True:
@@ -220,6 +219,7 @@ class Batches:
     async def _forget(self) -> None:
         while True:
             try:
+                await self._files.sweep()
                 await self._files.forget_old()
                 before = self._wall() - self.table.keep_days * DAY_SECONDS
                 await asyncio.wrap_future(self._store.forget_batches(before))

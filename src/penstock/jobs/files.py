@@ -1,7 +1,9 @@
 """Uploaded files and what batches leave: bytes in a directory beside the database, rows in it.
 
-A file is written under a name that nobody knows yet, synced, and then made known by its row; a
-crash in between leaves bytes without a row, which ``sweep`` removes.
+A file is written under a name that nobody knows yet, synced, and then made known by its row. A
+crash in between leaves bytes without a row. They look like those of an upload under way, in this
+process or in one that stops while this one starts, so ``sweep`` waits until nothing has been
+written to them for an hour.
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ FIELD_BYTES_MAX: Final = 1024
 FILENAME_CHARACTERS_MAX: Final = 255
 READ_BYTES: Final = 64 * 1024
 DAY_SECONDS: Final = 86_400.0
+LEFT_SECONDS: Final = 3600.0
+"""After so long without a write, bytes without a row are those of no upload any more."""
 _ID: Final = re.compile(r"file-[0-9a-f]{32}\Z")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -141,16 +145,22 @@ class Files:
                 self.path(row.file_id).unlink(missing_ok=True)
 
     async def sweep(self) -> None:
-        """Remove bytes without a row: what was being uploaded at a crash."""
-        present = await asyncio.to_thread(self._present)
+        """Remove bytes that are old and have no row: what was being uploaded at a crash."""
+        present = await asyncio.to_thread(self._old, self._wall() - LEFT_SECONDS)
         known = await asyncio.wrap_future(self._store.known_ids()) if present else set()
         for name in present - known:
             self.path(name).unlink(missing_ok=True)
 
-    def _present(self) -> set[str]:
+    def _old(self, written_before: float) -> set[str]:
+        """The names of the files that were last written to before this moment."""
         if not self._directory.is_dir():
             return set()
-        return {path.name for path in self._directory.iterdir() if _ID.match(path.name)}
+        with os.scandir(self._directory) as entries:
+            return {
+                entry.name
+                for entry in entries
+                if _ID.match(entry.name) and entry.stat().st_mtime < written_before
+            }
 
 
 class _Upload:
