@@ -101,7 +101,8 @@ class Unit(msgspec.Struct, frozen=True, gc=False):
 
     ``deadline`` is the moment after which a grant is useless to the caller; None waits for
     as long as the caller stays. Units with the same ``affinity`` are sent to the same
-    deployment where that costs nothing: their prompt is cached there.
+    deployment where that costs nothing: their prompt is cached there. ``sub_tenant`` is one of the
+    tenant's own users, by a pseudonym; empty: it named none.
     """
 
     unit_id: str
@@ -112,6 +113,7 @@ class Unit(msgspec.Struct, frozen=True, gc=False):
     place: RunPlace
     deadline: float | None = None
     affinity: str | None = None
+    sub_tenant: str = ""
 
 
 class Grant(msgspec.Struct, frozen=True):

@@ -18,7 +18,7 @@ from penstock.gateway.fallbacks import Fallbacks, leads_on
 from penstock.gateway.kept import KeptResponses, pinned_model
 from penstock.gateway.large_bodies import LargeBodies
 from penstock.gateway.late_errors import late_error
-from penstock.gateway.limit_headers import limit_headers
+from penstock.gateway.limit_headers import LimitsTold
 from penstock.gateway.notices import STREAM_HEADERS, QueueNotices
 from penstock.gateway.reuse import Reuse
 from penstock.gateway.who import Caller, caller_of, check_model, trace_id
@@ -89,6 +89,7 @@ class GatewayCalls:
         self.classes = classes
         self.fallbacks = Fallbacks(calls.dispatcher.scheduler, {})
         self.kept = KeptResponses()
+        self._limits_told = LimitsTold()
         self._calls = calls
         self._estimator = estimator
         self._desk = desk
@@ -132,7 +133,7 @@ class GatewayCalls:
     def _name_sub_tenant_and_run(
         self, exchange: Exchange, account: Account, caller: Caller, call: ParsedCall
     ) -> None:
-        """What a caller says of its own users and runs stands in the ledger; it decides nothing."""
+        """What a caller says of its own users, who take turns, and of its runs, for the ledger."""
         if call.sub_tenant is not None:
             named = f"{caller.principal.tenant}/{call.sub_tenant}"
             account.row.sub_tenant = self._desk.authenticator.pseudonym(named)
@@ -214,6 +215,7 @@ class GatewayCalls:
             place=place,
             deadline=deadline,
             affinity=affinity,
+            sub_tenant=asked.account.row.sub_tenant,
         )
 
     async def _told(self, exchange: Exchange, asked: Asked, begun: list[Answer]) -> bytes | None:
@@ -330,7 +332,7 @@ class GatewayCalls:
         pool = scheduler.limits_for(asked.caller.principal.tenant, grant.deployment)
         if pool is not None and pool.buckets:
             wire = READERS[asked.call.endpoint].wire
-            told = limit_headers(pool, self._clock(), self._accounts.wall(), wire)
+            told = self._limits_told.headers(pool, self._clock(), self._accounts.wall(), wire)
             exchange.response_headers.update(told)
 
     def _keep(self, asked: Asked, answer: Answer) -> None:

@@ -21,10 +21,11 @@ coming back it starts at the class's virtual time.
 from __future__ import annotations
 
 import math
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 from itertools import count
 from typing import TypeAlias
 
+from penstock.scheduler.lanes import Lanes
 from penstock.scheduler.ranks import Ranks
 from penstock.scheduler.waiting import Waiting
 
@@ -57,7 +58,7 @@ class Flow:
         self.ranks = Ranks()
         self.ended = 0
         self.is_held = False
-        self.units: dict[str, list[Waiting]] = {}
+        self.units: dict[str, Lanes] = {}
         self.entered: dict[str, Rank] = {}
 
     @property
@@ -67,13 +68,12 @@ class Flow:
 
     def head(self, model: str) -> Waiting | None:
         """The first unit that still waits for this model; forgets the ended ones before it."""
-        heap = self.units.get(model)
-        while heap:
-            if heap[0].is_waiting:
-                return heap[0]
-            heappop(heap)
-            self.ended -= 1
-        return None
+        lanes = self.units.get(model)
+        if lanes is None:
+            return None
+        head, forgotten = lanes.head()
+        self.ended -= forgotten
+        return head
 
     def rank(self, head: Waiting, quantum_seconds: float) -> Rank:
         """Where this flow stands with that unit at its head: its tag, then the unit's place."""
@@ -83,10 +83,8 @@ class Flow:
 
     def compact(self) -> None:
         """Forget the ended units wherever they are."""
-        for model, heap in list(self.units.items()):
-            alive = [waiting for waiting in heap if waiting.is_waiting]
-            heapify(alive)
-            self.units[model] = alive
+        for lanes in self.units.values():
+            lanes.compact()
         self.ended = 0
 
 
@@ -128,8 +126,10 @@ class FairQueue:
             self.weights_waiting += flow.weight
         flow.ranks.add(waiting.number)
         self._ranks.add(waiting.number)
-        heap = flow.units.setdefault(unit.model, [])
-        heappush(heap, waiting)
+        lanes = flow.units.get(unit.model)
+        if lanes is None:
+            lanes = flow.units[unit.model] = Lanes()
+        lanes.push(waiting)
         head = flow.head(unit.model)
         if head is not waiting:
             return False
@@ -156,6 +156,7 @@ class FairQueue:
         flow = self._flows[waiting.unit.tenant]
         self.virtual_time = max(self.virtual_time, flow.start)
         flow.start += waiting.cost_seconds / flow.weight
+        flow.units[waiting.unit.model].granted(waiting)
         self.remove(waiting)
         self._enter_all(flow)
 

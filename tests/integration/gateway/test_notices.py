@@ -39,8 +39,9 @@ key_env = "PERSON_KEY"
 KEYS = {"UPSTREAM_KEY": "upstream-key", "PERSON_KEY": "person-key-with-enough-letters"}
 PERSON = KEYS["PERSON_KEY"]
 CALL = {"model": "sandbox", "messages": [{"role": "user", "content": "Say it in 8 words."}]}
+CHAT = "/v1/chat/completions"
 PATHS = {
-    "/v1/chat/completions": CALL,
+    CHAT: CALL,
     "/v1/messages": {**CALL, "max_tokens": 40},
     "/v1/responses": {"model": "sandbox", "input": "Say it in 8 words."},
 }
@@ -156,3 +157,23 @@ def first_waits_none(service):
     body = {**CALL, "stream": True}
     url = f"{service.url}/v1/chat/completions"
     return httpx.post(url, json=body, headers={"x-api-key": PERSON}, timeout=30)
+
+
+def test_a_caller_who_hangs_up_after_the_comments_leaves_the_queue(pair, poll):
+    service, sandbox = pair
+    first_waits(service, CHAT)  # the limit is used up again
+    calls = sandbox.get("/stats")[1]["calls"]
+    body = {**CALL, "stream": True}
+    headers = {"x-api-key": PERSON}
+
+    async def go():
+        async with (
+            httpx.AsyncClient(base_url=service.url, headers=headers, timeout=30) as http,
+            http.stream("POST", CHAT, json=body) as answer,
+        ):
+            return await anext(answer.aiter_bytes())
+
+    assert asyncio.run(go()).startswith(b": queued position=1")
+    gone = "cancelled_waiting"
+    poll(lambda: any(line.get("outcome") == gone for line in service.logged()), 2.0)
+    assert calls == sandbox.get("/stats")[1]["calls"], "it was never sent"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from penstock.gateway.limit_headers import limit_headers
+from penstock.gateway.limit_headers import FRESH_SECONDS, LimitsTold, limit_headers
 from penstock.limits.pool import LimitsPlan, Pool
 from penstock.units import LimitName
 
@@ -56,3 +56,15 @@ def test_a_pool_without_rate_limits_tells_nothing() -> None:
 def test_every_value_is_a_header_s() -> None:
     for headers in (told("openai"), told("anthropic")):
         assert all(re.fullmatch(r"[ !#-~\"]+", value) for value in headers.values())
+
+
+def test_what_was_told_a_moment_ago_is_told_again_and_then_anew() -> None:
+    pool, told = Pool(PLAN, 0.0), LimitsTold()
+    left = "x-ratelimit-remaining-tokens"
+    assert "60000" == told.headers(pool, 0.0, 0.0, "openai")[left]
+    pool.reserve({LimitName.RPM: 1, LimitName.TPM: 100}, 0.0)
+    assert "60000" == told.headers(pool, FRESH_SECONDS / 2, 0.0, "openai")[left]
+    assert left not in told.headers(pool, FRESH_SECONDS / 2, 0.0, "anthropic")
+    later = told.headers(pool, FRESH_SECONDS, 0.0, "openai")[left]
+    assert 59_900 <= int(later) < 60_000
+    assert later != told.headers(Pool(PLAN, 0.0), FRESH_SECONDS, 0.0, "openai")[left]
