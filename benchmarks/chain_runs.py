@@ -7,7 +7,8 @@
 two workers of ten places each, so that sixty are three times what fits. Beside them one
 interactive run after the other, and what each takes beyond the median on the idle server. Twice:
 with a chain that blocks its thread, and with one that makes one LLM call, through the gateway to
-a sandbox that takes two seconds. The exit code is 0 where no median is over 0.2 s.
+a sandbox that takes two seconds. And each of them through both doors: ``invoke`` of LangServe,
+and the Agent Server protocol, where every run is stored before it is started. The exit code is 0 where no median is over 0.2 s.
 
 ``memory``: so many runs, whole and streamed in turn, of two chains, twenty at once; the resident
 memory of the front and of the workers after each tenth of them.
@@ -39,6 +40,7 @@ BACKGROUND_RUNS = (20, 60)
 BACKGROUND_SECONDS = 2.0
 INTERACTIVE_RUNS = 8
 BEYOND_SECONDS_MAX = 0.2
+AGENT_SERVER = "/runs/wait"
 CONCURRENCY = 20
 SAMPLES = 10
 CONFIG = """
@@ -134,10 +136,12 @@ class Client:
         """How many seconds it took."""
         began = time.perf_counter()
         headers = {"authorization": "Bearer dev", "priority": f"u={urgency}"}
-        path = f"/chains/{chain}/{endpoint}"
-        async with self._http.post(path, json={"input": value}, headers=headers) as answer:
+        path, body = f"/chains/{chain}/{endpoint}", {"input": value}
+        if endpoint == AGENT_SERVER:
+            path, body = endpoint, {**body, "assistant_id": chain, "on_disconnect": "cancel"}
+        async with self._http.post(path, json=body, headers=headers) as answer:
             text = await answer.text()
-            if answer.status != 200 or "event: error" in text:
+            if answer.status != 200 or "event: error" in text or "__error__" in text:
                 raise RuntimeError(f"{path} answered {answer.status}: {text[:300]}")
         return time.perf_counter() - began
 
@@ -146,17 +150,22 @@ async def measure_wait() -> list[dict[str, Any]]:
     """One line for each chain and number of background runs."""
     lines = []
     async with service(latency_ms=round(BACKGROUND_SECONDS * 1000), runs_max=10) as (_, client):
-        for chain, long, short in (
-            ("nap", BACKGROUND_SECONDS, 0.05),
-            ("ask", {"topic": "a river"}, {"topic": "a river"}),
+        for door, chain, long, short in (
+            (door, *chain)
+            for door in ("invoke", AGENT_SERVER)
+            for chain in (
+                ("nap", BACKGROUND_SECONDS, 0.05),
+                ("ask", {"topic": "a river"}, {"topic": "a river"}),
+            )
         ):
-            await client.run(chain, short, urgency=0)
-            idle = [await client.run(chain, short, urgency=0) for _ in range(INTERACTIVE_RUNS)]
+            await client.run(chain, short, 0, door)
+            idle = [await client.run(chain, short, 0, door) for _ in range(INTERACTIVE_RUNS)]
             for count in BACKGROUND_RUNS:
-                busy = await _beside(client, chain, long, short, count)
+                busy = await _beside(client, door, chain, (long, short), count)
                 base = statistics.median(idle)
                 lines.append(
                     {
+                        "door": door,
                         "chain": chain,
                         "background_runs": count,
                         "idle_median_seconds": round(base, 3),
@@ -167,18 +176,22 @@ async def measure_wait() -> list[dict[str, Any]]:
     return lines
 
 
-async def _beside(client: Client, chain: str, long: Any, short: Any, count: int) -> list[float]:
+async def _beside(
+    client: Client, door: str, chain: str, inputs: tuple[Any, Any], count: int
+) -> list[float]:
     """The seconds of interactive runs while ``count`` background runs are kept in flight."""
+
+    long, short = inputs
 
     async def again_and_again() -> None:
         while True:
-            await client.run(chain, long, urgency=7)
+            await client.run(chain, long, 7, door)
 
     tasks = [asyncio.create_task(again_and_again()) for _ in range(count)]
     try:
         # By then all have been asked for, and the first have ended and been followed by others.
         await asyncio.sleep(BACKGROUND_SECONDS * 1.5)
-        return [await client.run(chain, short, urgency=0) for _ in range(INTERACTIVE_RUNS)]
+        return [await client.run(chain, short, 0, door) for _ in range(INTERACTIVE_RUNS)]
     finally:
         for task in tasks:
             task.cancel()

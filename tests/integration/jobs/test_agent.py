@@ -51,7 +51,7 @@ def test_a_run_is_waited_for_whatever_kind_of_runnable_it_is(service: Any) -> No
     graph, text = run(service, script)
 
     assert [message["content"] for message in graph["messages"]] == ["hello", "answer number 1"]
-    assert text == "ABC"
+    assert text == {"output": "ABC"}
 
 
 def test_a_failed_run_is_told_in_the_answer_and_its_text_is_not(service: Any) -> None:
@@ -205,7 +205,7 @@ def test_a_run_goes_on_when_its_stream_is_cut_and_can_be_joined_again(
 
     assert first.event == "metadata"
     assert status in ("pending", "running")
-    assert value == "there"
+    assert value == {"output": "there"}
     assert [part.event for part in whole] == ["metadata", "values"]
     assert [part.event for part in rest] == ["values"]
 
@@ -252,7 +252,7 @@ def test_background_runs_are_listed_cancelled_and_removed(service: Any) -> None:
     made, after, results, later = run(service, script)
 
     assert (made["metadata"], after["status"]) == ({"a": 1}, "interrupted")
-    assert results == ["A", "B"]
+    assert results == [{"output": "A"}, {"output": "B"}]
     assert later["status"] == "pending"
 
 
@@ -287,7 +287,7 @@ def test_a_busy_thread_queues_refuses_or_interrupts_as_it_is_told(service: Any) 
         runs = {one["run_id"]: one["status"] for one in await client.runs.list(thread)}
         return busy, value, runs[first["run_id"]], runs[queued["run_id"]]
 
-    assert run(service, script) == ("busy", "NOW", "interrupted", "interrupted")
+    assert run(service, script) == ("busy", {"output": "NOW"}, "interrupted", "interrupted")
 
 
 def test_a_key_never_sees_another_tenants_thread(service: Any) -> None:

@@ -23,6 +23,24 @@ def test_fetch_calls_streams_bounds_and_cancels_a_chain(typescript: Script) -> N
     assert seen["bad_input"] == {"status": 422, "code": "unprocessable"}
 
 
+def test_the_langgraph_sdk_runs_streams_joins_and_remembers(typescript: Script) -> None:
+    seen = typescript("with_langgraph")
+
+    assert {"haiku", "agent"} <= set(seen["assistants"])
+    assert seen["whole"]
+    assert set(seen["streamed"]["modes"]) == {"metadata", "messages", "updates"}
+    assert seen["streamed"]["text"]
+    assert (seen["come_back_to"]["status"], seen["come_back_to"]["events"]) == (
+        "success",
+        ["metadata", "values"],
+    )
+    assert seen["come_back_to"]["joined"]
+    assert seen["remembered"]["second"] > seen["remembered"]["first"]
+    assert seen["remembered"]["shown"] == seen["remembered"]["second"]
+    assert seen["remembered"]["status"] == "idle"
+    assert seen["cancelled"] == "interrupted"
+
+
 def test_the_openai_package_calls_models_and_chains_alike(typescript: Script) -> None:
     seen = typescript("with_openai")
 

@@ -55,7 +55,7 @@ class Telling:
         self.modes = modes
         self.native = sorted({_NATIVE.get(mode, mode) for mode in modes - {"events"}} | {"values"})
         self.subgraphs = subgraphs
-        self.last: Any = None
+        self.last: Any = {}
         self._messages: dict[str, Any] = {}
 
     async def of_graph(
@@ -89,6 +89,7 @@ class Telling:
                         self.last = one["data"].get("output")
         else:
             self.last = await runnable.ainvoke(value, config)
+        self.last = _as_object(self.last)
         if "updates" in self.modes:
             yield event("updates", encode({name: self.last}))
         if "values" in self.modes:
@@ -127,6 +128,12 @@ class Telling:
             whole = message_chunk_to_message(whole)
         name = "messages/partial" if is_part else "messages/complete"
         yield event(name + suffix, lenient([whole]))
+
+
+def _as_object(output: Any) -> Any:
+    """An output as the clients can take it, who look for an error among the fields of any."""
+    encoded = encode(output)
+    return msgspec.Raw(encoded) if encoded.startswith(b"{") else {"output": msgspec.Raw(encoded)}
 
 
 def lenient(value: Any) -> bytes:
