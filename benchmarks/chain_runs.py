@@ -8,7 +8,8 @@ two workers of ten places each, so that sixty are three times what fits. Beside 
 interactive run after the other, and what each takes beyond the median on the idle server. Twice:
 with a chain that blocks its thread, and with one that makes one LLM call, through the gateway to
 a sandbox that takes two seconds. And each of them through both doors: ``invoke`` of LangServe,
-and the Agent Server protocol, where every run is stored before it is started. The exit code is 0 where no median is over 0.2 s.
+and the Agent Server protocol, where every run is stored before it is started. The exit code is 0
+where no median is over 0.2 s.
 
 ``memory``: so many runs, whole and streamed in turn, of two chains, twenty at once; the resident
 memory of the front and of the workers after each tenth of them.

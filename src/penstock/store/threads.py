@@ -17,6 +17,8 @@ from penstock.store.writer import Writer
 
 THREADS_MAX: Final = 100_000
 """Threads of one tenant."""
+METADATA_BYTES_MAX: Final = 64 * 1024
+"""Metadata of one thread, all that was added together."""
 
 
 class Thread(msgspec.Struct, frozen=True):
@@ -45,6 +47,10 @@ class Search(msgspec.Struct, frozen=True, kw_only=True):
 
 class TooManyThreads(Exception):
     """The tenant has as many threads as it may."""
+
+
+class TooMuchMetadata(Exception):
+    """A thread's metadata would grow over METADATA_BYTES_MAX."""
 
 
 class ThreadStore:
@@ -108,16 +114,23 @@ class ThreadStore:
         status: str | None = None,
         state: bytes | None = None,
     ) -> Future[Thread | None]:
-        """Change what is given; ``metadata`` is added to what there is. None: no such thread."""
+        """Change what is given; ``metadata`` is added to what there is. None: no such thread.
+
+        The future raises TooMuchMetadata.
+        """
 
         def work(connection: sqlite3.Connection) -> Thread | None:
             known = _find(connection, tenant, thread_id)
             if known is None:
                 return None
-            merged = {**msgspec.json.decode(known.metadata), **msgspec.json.decode(metadata)}
+            merged = msgspec.json.encode(
+                {**msgspec.json.decode(known.metadata), **msgspec.json.decode(metadata)}
+            )
+            if len(merged) > METADATA_BYTES_MAX:
+                raise TooMuchMetadata
             values = (
                 chain if chain is not None else known.chain,
-                msgspec.json.encode(merged).decode(),
+                merged.decode(),
                 status or known.status,
                 known.state if state is None else state,
                 now,

@@ -42,7 +42,14 @@ from penstock.jobs.engine import Jobs
 from penstock.jobs.execution import refused
 from penstock.jobs.states import State
 from penstock.store.jobs import Job
-from penstock.store.threads import Search, Thread, ThreadStore, TooManyThreads
+from penstock.store.threads import (
+    METADATA_BYTES_MAX,
+    Search,
+    Thread,
+    ThreadStore,
+    TooManyThreads,
+    TooMuchMetadata,
+)
 from penstock.units import Outcome
 
 ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024
@@ -269,8 +276,13 @@ class Threads:
             raise QueueFull("This tenant has as many threads as this service keeps.") from None
 
     async def _update(self, tenant: str, thread_id: str, **changes: Any) -> Thread:
-        updated = self._store.update(tenant, thread_id, time.time(), **changes)
-        thread = await stored(updated)
+        try:
+            updated = self._store.update(tenant, thread_id, time.time(), **changes)
+            thread = await stored(updated)
+        except TooMuchMetadata:
+            raise Unprocessable(
+                f"A thread's metadata has at most {METADATA_BYTES_MAX} bytes.", param="metadata"
+            ) from None
         if thread is None:
             raise _no_thread()
         return thread
@@ -287,8 +299,10 @@ async def ask(calls: InsideCalls, exchange: Exchange, path: str, body: bytes) ->
     headers = {name: exchange.headers[name] for name in ("priority",) if name in exchange.headers}
     async with calls.open("POST", path, body, inside, headers) as answer:
         content = await answer.body(ANSWER_BYTES_MAX)
-        if answer.status != 200 or content is None:
-            raise refusal(answer.status, content or b"")
+        if content is None:
+            raise ChainFailed(f"The states are larger than {ANSWER_BYTES_MAX} bytes.")
+        if answer.status != 200:
+            raise refusal(answer.status, content)
         return content
 
 
