@@ -21,6 +21,7 @@ class LimitName(StrEnum):
     ITPM = "itpm"
     OTPM = "otpm"
     RPD = "rpd"
+    TPD = "tpd"
     CONCURRENCY = "concurrency"
 
 
@@ -30,6 +31,7 @@ PERIOD_SECONDS: dict[LimitName, float] = {
     LimitName.ITPM: 60.0,
     LimitName.OTPM: 60.0,
     LimitName.RPD: 86_400.0,
+    LimitName.TPD: 86_400.0,
 }
 """The period each rate limit is stated over; concurrency has none."""
 

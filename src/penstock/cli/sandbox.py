@@ -53,6 +53,7 @@ class _FaultRateType(click.ParamType[FaultRate]):
 @click.option("--itpm", type=_AMOUNT, help="Input tokens a minute.")
 @click.option("--otpm", type=_AMOUNT, help="Output tokens a minute.")
 @click.option("--rpd", type=_AMOUNT, help="Requests a day.")
+@click.option("--tpd", type=_AMOUNT, help="Tokens a day.")
 @click.option("--concurrency", type=click.IntRange(min=1), help="Calls at once.")
 @click.option(
     "--burst-seconds",

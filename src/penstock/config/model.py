@@ -259,6 +259,7 @@ class DeploymentTable(_Table, frozen=True):
     itpm: Annotated[Positive | None, Meta(description="input tokens per minute")] = None
     otpm: Annotated[Positive | None, Meta(description="output tokens per minute")] = None
     rpd: Annotated[Positive | None, Meta(description="requests per day")] = None
+    tpd: Annotated[Positive | None, Meta(description="tokens per day, both ways")] = None
     concurrency: Annotated[PositiveInt | None, Meta(description="calls in flight")] = None
     burst_seconds: Annotated[
         Positive | None,

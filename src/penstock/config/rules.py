@@ -87,7 +87,7 @@ def check_open_host(config: Config, key_count: int, problems: Problems) -> None:
 
 
 _LIMITS = (
-    "rpm", "tpm", "itpm", "otpm", "rpd", "concurrency",
+    "rpm", "tpm", "itpm", "otpm", "rpd", "tpd", "concurrency",
     "burst_seconds", "request_window_seconds",
 )  # fmt: skip
 

@@ -21,6 +21,7 @@ def admission_amounts(model: ChargeModel, estimate: Estimate) -> Amounts:
         LimitName.RPD: 1,
         LimitName.CONCURRENCY: 1,
         LimitName.TPM: total,
+        LimitName.TPD: total,
         LimitName.ITPM: estimate.tokens_input,
         LimitName.OTPM: estimate.tokens_output,
     }
@@ -38,7 +39,7 @@ def settled_amounts(model: ChargeModel, reserved: Amounts, usage: Usage) -> Amou
     settled[LimitName.OTPM] = usage.tokens_output
     if model.settles_input:
         settled[LimitName.ITPM] = tokens_input
-        settled[LimitName.TPM] = tokens_input + usage.tokens_output
+        settled[LimitName.TPM] = settled[LimitName.TPD] = tokens_input + usage.tokens_output
     return settled
 
 

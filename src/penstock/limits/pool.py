@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple, TypeAlias
 import msgspec
 
 from penstock.limits.bucket import Bucket, Slots
+from penstock.limits.days import DAY_LIMITS, Asker, DayBucket
 from penstock.limits.production import Answer, Production
 from penstock.limits.window import FixedWindow, RollingWindow
 from penstock.units import PERIOD_SECONDS, Amounts, LimitName, LimitReading
@@ -21,12 +22,11 @@ RESERVE_SHARES = {
     LimitName.TPM: 1.0,
     LimitName.ITPM: 1.0,
     LimitName.OTPM: 0.3,
-    LimitName.RPD: 0.0,
 }
 """How much of a limit may be kept free for more urgent classes at no loss.
 
-On what refills by the minute a reserve costs one bucket, once. A day's quota that is kept back
-is lost at midnight. Output tokens are taken while they are produced, not at once, so a part of
+On what refills by the minute a reserve costs one bucket, once; a day's limit keeps what its
+forecast says (``days``). Output tokens are taken while they are produced, not at once, so a part of
 the bucket is enough.
 """
 
@@ -48,10 +48,14 @@ class LimitsPlan(msgspec.Struct, frozen=True):
 
 
 class Fit(NamedTuple):
-    """When a unit fits a pool, and the limit that it waits for longest (None: nothing)."""
+    """When a unit fits a pool, and the limit that it waits for longest (None: nothing).
+
+    ``is_kept``: the limit has room, which is kept for more urgent classes until the day is over.
+    """
 
     ready_at: float
     limit: LimitName | None
+    is_kept: bool = False
 
 
 class Held(NamedTuple):
@@ -64,7 +68,7 @@ class Held(NamedTuple):
 class Pool:
     """The buckets, windows and slots of one deployment, or of several that share them."""
 
-    __slots__ = ("buckets", "plan", "production", "rolling", "slots")
+    __slots__ = ("buckets", "days", "plan", "production", "rolling", "slots")
 
     def __init__(
         self, plan: LimitsPlan, now: float, *, output_is_charged_as_produced: bool = False
@@ -74,13 +78,17 @@ class Pool:
         self.buckets: dict[LimitName, Limit] = {
             limit: _limit(limit, rate, plan, now) for limit, rate in plan.rates.items()
         }
+        self.days: dict[LimitName, DayBucket] = {}
         # Without a limit, too, it is known how many are in use: a reload may set one.
         self.slots = Slots(_concurrency(plan))
         self.rolling = _rolling(plan)
-        self._share_production()
+        self._adopt_buckets()
 
-    def _share_production(self) -> None:
-        """The output under way outlives a bucket that a reload replaces."""
+    def _adopt_buckets(self) -> None:
+        """Which are of a day; the output under way outlives a bucket that a reload replaces."""
+        self.days = {
+            name: bucket for name, bucket in self.buckets.items() if isinstance(bucket, DayBucket)
+        }
         bucket = self.buckets.get(LimitName.OTPM)
         if bucket is not None:
             bucket.production = self.production
@@ -92,7 +100,7 @@ class Pool:
         same_algorithm = plan.algorithm == self.plan.algorithm
         self.plan = plan
         for limit, rate in plan.rates.items():
-            if limit in self.buckets and same_algorithm:
+            if limit in self.buckets and (same_algorithm or limit in DAY_LIMITS):
                 self.buckets[limit].advance(now)
                 burst_seconds = _burst_seconds(limit, plan)
                 self.buckets[limit].replan(rate, PERIOD_SECONDS[limit], burst_seconds)
@@ -103,7 +111,7 @@ class Pool:
                 del self.buckets[limit]
         self.slots.capacity = _concurrency(plan)
         self.rolling = _rolling(plan)
-        self._share_production()
+        self._adopt_buckets()
 
     def too_large(self, amounts: Amounts) -> LimitName | None:
         """The limit that can never hold these amounts, if there is one."""
@@ -143,9 +151,10 @@ class Pool:
         ]
         return min(ends, default=-math.inf)
 
-    def fit(self, amounts: Amounts, reserve: float, now: float) -> Fit:
+    def fit(self, amounts: Amounts, reserve: float, now: float, asker: Asker | None = None) -> Fit:
         """When these amounts may be taken by a class that leaves ``reserve`` (0 to 1) free.
 
+        Of a day's limits it leaves what their forecast says for ``asker``; None leaves nothing.
         ``ready_at`` is infinite where only the ending of another call can make room.
         """
         ready_at, limit = now, None
@@ -167,7 +176,17 @@ class Pool:
                 ready_at, limit = rolling_ready_at, LimitName.RPM
         if self.slots.level < amounts.get(LimitName.CONCURRENCY, 0.0):
             return Fit(math.inf, LimitName.CONCURRENCY)
+        if self.days and asker is not None:
+            return self._kept(Fit(ready_at, limit), amounts, asker, now)
         return Fit(ready_at, limit)
+
+    def _kept(self, fit: Fit, amounts: Amounts, asker: Asker, now: float) -> Fit:
+        """The same, where a day's limit is kept for others until later than that."""
+        for name, day in self.days.items():
+            kept_until = day.kept_until(amounts.get(name, 0.0), asker, now)
+            if kept_until > fit.ready_at:
+                fit = Fit(kept_until, name, is_kept=True)
+        return fit
 
     def leaves_room_for(self, held: Held, amounts: Amounts, now: float) -> bool:
         """Whether taking ``amounts`` now delays the unit that ``held`` stands for."""
@@ -201,12 +220,15 @@ class Pool:
             shares.append((self.slots.level - taken) / self.slots.capacity)
         return min(shares, default=1.0)
 
-    def reserve(self, amounts: Amounts, now: float) -> Answer | None:
-        """Take the amounts from every limit.
+    def reserve(self, amounts: Amounts, now: float, asker: Asker | None = None) -> Answer | None:
+        """Take the amounts from every limit, for a class that forecasts are to know of.
 
         Output that is charged as it is produced is not taken: it is an answer from now on.
         """
         answer = None
+        if self.days and asker is not None:
+            for name, day in self.days.items():
+                day.note(amounts.get(name, 0.0), asker, now)
         for name, bucket in self.buckets.items():
             if bucket.production is None:
                 bucket.take(amounts.get(name, 0.0), now)
@@ -273,7 +295,7 @@ class Pool:
             bucket = _limit(reading.limit, reading.capacity, self.plan, now)
             bucket.source = "header"
             self.buckets[reading.limit] = bucket
-            self._share_production()
+            self._adopt_buckets()
         bucket.observe(reading, period_seconds, sent_at=sent_at, now=now)
 
     def pause(self, limit: LimitName, until: float, now: float) -> bool:
@@ -290,12 +312,13 @@ class Pool:
 
 
 def _limit(name: LimitName, rate: float, plan: LimitsPlan, now: float) -> Limit:
-    if plan.algorithm == "window" and name is not LimitName.RPD:
+    if name in DAY_LIMITS:
+        return DayBucket(rate, PERIOD_SECONDS[name], now)
+    if plan.algorithm == "window":
         window = FixedWindow(rate, PERIOD_SECONDS[name], now)
         window.reserve_share = RESERVE_SHARES[name]
         return window
-    burst_seconds = _burst_seconds(name, plan)
-    return Bucket(rate, PERIOD_SECONDS[name], burst_seconds, now, RESERVE_SHARES[name])
+    return Bucket(rate, PERIOD_SECONDS[name], plan.burst_seconds, now, RESERVE_SHARES[name])
 
 
 def _concurrency(plan: LimitsPlan) -> float:
@@ -312,4 +335,4 @@ def _rolling(plan: LimitsPlan) -> RollingWindow | None:
 
 def _burst_seconds(limit: LimitName, plan: LimitsPlan) -> float | None:
     """A day's quota can be used at once; the others have the configured burst."""
-    return PERIOD_SECONDS[limit] if limit is LimitName.RPD else plan.burst_seconds
+    return PERIOD_SECONDS[limit] if limit in DAY_LIMITS else plan.burst_seconds

@@ -21,11 +21,15 @@ from penstock.units import LimitName
 _TEXT_LENGTH_MAX = 4096
 _OVERLOADED = frozenset({498, 503, 529})  # 498: Groq's flex tier has no capacity
 _RETRIED_4XX = frozenset({408, 409, 425})  # both vendors' SDKs retry 408 and 409
+_DAY_LIMITS = (
+    (re.compile(r"\bRPD\b|requests?[ _-]?per[ _-]?day", re.IGNORECASE), LimitName.RPD),
+    (re.compile(r"\bTPD\b|tokens?[ _-]?per[ _-]?day", re.IGNORECASE), LimitName.TPD),
+)
 _NAMED_LIMITS = (
     (re.compile(r"\bITPM\b|input[- ]tokens? per minute", re.IGNORECASE), LimitName.ITPM),
     (re.compile(r"\bOTPM\b|output[- ]tokens? per minute", re.IGNORECASE), LimitName.OTPM),
     (re.compile(r"\bTPM\b|tokens? per min|token rate limit", re.IGNORECASE), LimitName.TPM),
-    (re.compile(r"\bRPD\b|requests? per day", re.IGNORECASE), LimitName.RPD),
+    *_DAY_LIMITS,
     (
         re.compile(r"\bRPM\b|requests? per min|call rate limit|number of requests", re.IGNORECASE),
         LimitName.RPM,
@@ -108,7 +112,9 @@ def classify_rate(
     wait_seconds = retry_after_seconds(headers, error.message)
     named = named_limit(error.message) or limit
     if _PER_DAY.search(error.message) or _PER_DAY.search(error.raw):
-        return Failure(FailureKind.DAY, wait_seconds, named if named is LimitName.RPD else None)
+        text = f"{error.message}\n{error.raw}"
+        days = (name for pattern, name in _DAY_LIMITS if pattern.search(text))
+        return Failure(FailureKind.DAY, wait_seconds, next(days, None))
     return Failure(FailureKind.RATE, wait_seconds, named)
 
 

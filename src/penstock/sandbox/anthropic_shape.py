@@ -25,6 +25,7 @@ ORGANIZATION = "00000000-0000-4000-8000-000000000000"
 _LIMIT_TEXTS = {
     LimitName.RPM: "requests per minute",
     LimitName.RPD: "requests per day",
+    LimitName.TPD: "tokens per day",
     LimitName.TPM: "tokens per minute",
     LimitName.ITPM: "input tokens per minute",
     LimitName.OTPM: "output tokens per minute",

@@ -33,6 +33,7 @@ _TOOL_ROLES = frozenset({"tool", "function"})
 _LIMIT_TEXTS = {
     LimitName.RPM: "requests per min (RPM)",
     LimitName.RPD: "requests per day (RPD)",
+    LimitName.TPD: "tokens per day (TPD)",
     LimitName.TPM: "tokens per min (TPM)",
     LimitName.ITPM: "input tokens per min (ITPM)",
     LimitName.OTPM: "output tokens per min (OTPM)",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from penstock.limits.charge import admission_amounts
+from penstock.limits.days import Asker
 from penstock.limits.pool import Pool
 from penstock.scheduler.events import Limited, Observed, Overloaded
 from penstock.scheduler.explain import REFILL, Cause
@@ -53,9 +54,11 @@ class Deployment:
             ratio = self._output_ratio.get(class_name, 1.0)
             self._output_ratio[class_name] = ratio + RATIO_RATE * (observed - ratio)
 
-    def ready_at(self, amounts: Amounts, reserve: float, now: float) -> tuple[float, str]:
+    def ready_at(
+        self, amounts: Amounts, reserve: float, now: float, asker: Asker | None = None
+    ) -> tuple[float, str]:
         """When a unit of a class with this reserve could be sent here, and what it waits for."""
-        ready_at, limit = self.pool.fit(amounts, reserve, now)
+        ready_at, limit, is_kept = self.pool.fit(amounts, reserve, now, asker)
         health_ready_at = self.health.ready_at(now)
         if health_ready_at > ready_at:
             is_window = math.isinf(health_ready_at)
@@ -64,6 +67,8 @@ class Deployment:
             return ready_at, ""
         if limit is LimitName.CONCURRENCY:
             return ready_at, Cause.CONCURRENCY
+        if is_kept:
+            return ready_at, Cause.DAY_KEPT
         if ready_at <= self.pool.buckets[limit].paused_until:
             return ready_at, Cause.PAUSE
         return ready_at, REFILL[limit]

@@ -54,6 +54,9 @@ deadline."""
 RELAXED_WAKE_SECONDS = 1.0
 """A floor that falls with time is looked at again so often."""
 
+DAY_WAKE_SECONDS = 10.0
+"""So is what of a day is kept, which falls as demand fades."""
+
 DEADLINE_NEAR_SECONDS = 5.0
 """So long before its deadline a unit may push, within its class's share."""
 
@@ -196,6 +199,13 @@ class Placement:
         self.answer: Answer | None = None
         self.allowance: Allowance | None = None
 
+    def hold(self) -> Held:
+        """What others must leave to it meanwhile; while a day is kept for them, only of the day."""
+        amounts = self.amounts
+        if self.cause == Cause.DAY_KEPT:
+            amounts = {name: amounts[name] for name in self.pool.days}
+        return Held(amounts, self.ready_at)
+
 
 class Domain:
     """One group of deployments, and the units that wait for them."""
@@ -319,9 +329,9 @@ class Domain:
                 return pushes_at
             if self._is_held_by_own_limits(queue, head, queue.reserve_of(head, now), now):
                 continue
-            placement = self._place(head, 0.0, held, now)
+            placement = self._place(head, queue.plan, 0.0, held, now)
             if placement.ready_at > now:
-                held.setdefault(placement.pool, Held(placement.amounts, placement.ready_at))
+                held.setdefault(placement.pool, placement.hold())
                 return placement.ready_at
             self._grant(queue, head, placement, now)
             granted.append((head, placement))
@@ -341,13 +351,15 @@ class Domain:
             reserve = queue.reserve_of(head, now)
             if self._is_held_by_own_limits(queue, head, reserve, now):
                 continue
-            placement = self._place(head, reserve, held, now)
+            placement = self._place(head, queue.plan, reserve, held, now)
             if placement.ready_at <= now:
                 self._grant(queue, head, placement, now)
                 granted.append((head, placement))
                 continue
-            held.setdefault(placement.pool, Held(placement.amounts, placement.ready_at))
+            held.setdefault(placement.pool, placement.hold())
             wake_at = min(wake_at, placement.ready_at)
+            if placement.cause == Cause.DAY_KEPT:
+                wake_at = min(wake_at, now + DAY_WAKE_SECONDS)
             if reserve < queue.plan.reserve:
                 wake_at = min(wake_at, now + RELAXED_WAKE_SECONDS)
             queue.clock(head.unit.model, now).held_up(head.unit.tenant, placement.cause)
@@ -370,7 +382,7 @@ class Domain:
         return True
 
     def _grant(self, queue: ClassQueue, head: Waiting, placement: Placement, now: float) -> None:
-        placement.answer = placement.pool.reserve(placement.amounts, now)
+        placement.answer = placement.pool.reserve(placement.amounts, now, queue.plan)
         placement.deployment.health.in_flight += 1
         allowance = self._allowances.of(head.unit.tenant)
         if allowance is not None:
@@ -388,7 +400,12 @@ class Domain:
             self._affinities.keep(head.unit, placement.deployment.plan.name)
 
     def _place(
-        self, waiting: Waiting, reserve: float, held: dict[Pool, Held], now: float
+        self,
+        waiting: Waiting,
+        plan: ClassPlan,
+        reserve: float,
+        held: dict[Pool, Held],
+        now: float,
     ) -> Placement:
         """Where a unit goes: among deployments that are ready at once, the one with its prompt,
         then the cheapest that is comfortable, then the one with most headroom; else the first.
@@ -402,16 +419,20 @@ class Domain:
         for deployment in _in_health(waiting.options, now):
             estimated = deployment.amounts(waiting.unit.estimate)
             amounts = deployment.corrected(estimated, waiting.unit.class_name)
-            ready_at, cause = deployment.ready_at(amounts, reserve, now)
+            ready_at, cause = deployment.ready_at(amounts, reserve, now, plan)
             hold = held.get(deployment.pool)
             if hold is not None and not deployment.pool.leaves_room_for(hold, amounts, now):
                 ready_at, cause = max(ready_at, hold.ready_at), Cause.HIGHER_CLASS
             if len(waiting.options) == 1:
                 return Placement(deployment, amounts, ready_at, cause)
-            plan, headroom = deployment.plan, deployment.pool.headroom(amounts)
-            if plan.name == kept and ready_at <= now and headroom > AFFINITY_HEADROOM_MIN:
+            headroom = deployment.pool.headroom(amounts)
+            if (
+                deployment.plan.name == kept
+                and ready_at <= now
+                and headroom > AFFINITY_HEADROOM_MIN
+            ):
                 return Placement(deployment, amounts, ready_at, cause)
-            rank = (ready_at, headroom < HEADROOM_COMFORTABLE, plan.cost, -headroom)
+            rank = (ready_at, headroom < HEADROOM_COMFORTABLE, deployment.plan.cost, -headroom)
             if best is None or rank < best_rank:
                 best, best_rank = Placement(deployment, amounts, ready_at, cause), rank
         assert best is not None, "a unit without options is never admitted"

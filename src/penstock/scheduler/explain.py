@@ -25,6 +25,7 @@ class Cause(StrEnum):
     FAIR_SHARE = "fair_share"  # it is another tenant's turn
     TENANT_LIMIT = "tenant_limit"  # its tenant has used up a limit of its own
     CONCURRENCY = "concurrency"  # every slot is taken
+    DAY_KEPT = "day_kept"  # what is left of the day is kept for more urgent classes
     PAUSE = "pause"  # the provider asked to be left alone
     SLOW_START = "slow_start"  # the provider was in trouble, and is asked by few at first
     ATTEMPT = "attempt"  # it was sent before, and the provider did not answer it

@@ -22,6 +22,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
+from penstock.limits.days import DAY_LIMITS
 from penstock.providers.base import Failure, FailureKind
 from penstock.simulate.provider_world import (
     Admitted,
@@ -327,6 +328,6 @@ def _denial(site: Site, denied: Denied) -> Failure:
     kind = FailureKind.RATE
     if denied.too_large:
         kind = FailureKind.REJECTED
-    elif denied.limit is LimitName.RPD:
+    elif denied.limit in DAY_LIMITS:
         kind = FailureKind.DAY
     return Failure(kind, wait_seconds, denied.limit)

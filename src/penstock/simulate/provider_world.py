@@ -52,9 +52,9 @@ CLOCK_TOLERANCE_SECONDS = 1e-6
 class ProviderLimits(msgspec.Struct, frozen=True):
     """The limits of one account for one model, as published; None means unlimited.
 
-    ``rpm``, ``tpm``, ``itpm``, ``otpm`` are amounts a minute, ``rpd`` requests a day,
-    ``concurrency`` calls at once. ``burst_seconds`` is the capacity of the minute limits'
-    buckets in seconds of their rate (a day's bucket always holds a day).
+    ``rpm``, ``tpm``, ``itpm``, ``otpm`` are amounts a minute, ``rpd`` and ``tpd`` requests and
+    tokens a day, ``concurrency`` calls at once. ``burst_seconds`` is the capacity of the minute
+    limits' buckets in seconds of their rate (a day's bucket always holds a day).
     """
 
     rpm: float | None = None
@@ -62,6 +62,7 @@ class ProviderLimits(msgspec.Struct, frozen=True):
     itpm: float | None = None
     otpm: float | None = None
     rpd: float | None = None
+    tpd: float | None = None
     concurrency: int | None = None
     burst_seconds: float = 60.0
     quantum_seconds: float | None = None
@@ -258,7 +259,7 @@ class ProviderWorld:
         admitted.tokens_produced += tokens
         self.counters.tokens_produced += tokens
         if not self._charges_output_at_admission:
-            self._take(now, (LimitName.OTPM, LimitName.TPM), tokens)
+            self._take(now, (LimitName.OTPM, LimitName.TPM, LimitName.TPD), tokens)
             self.counters.tokens_charged += tokens
 
     def finished(self, now: float, admitted: Admitted, usage: Usage | None) -> None:
@@ -279,7 +280,7 @@ class ProviderWorld:
         if self.charge.cached_input_is_free:
             used -= usage.tokens_input_cached
         correction = used - admitted.tokens_input
-        self._take(now, (LimitName.ITPM, LimitName.TPM), correction)
+        self._take(now, (LimitName.ITPM, LimitName.TPM, LimitName.TPD), correction)
         self.counters.tokens_charged += correction
 
     def remaining(self, now: float) -> dict[LimitName, LimitReading]:

@@ -159,6 +159,7 @@ def charged_amounts(charge: ChargeModel, step_tokens: tuple[int, int, int]) -> d
         LimitName.RPM: 1.0,
         LimitName.RPD: 1.0,
         LimitName.TPM: total,
+        LimitName.TPD: total,
         LimitName.ITPM: tokens_input,
         LimitName.OTPM: tokens_output,
     }

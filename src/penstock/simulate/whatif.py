@@ -118,6 +118,7 @@ def _limits(table: DeploymentTable) -> ProviderLimits:
         itpm=table.itpm,
         otpm=table.otpm,
         rpd=table.rpd,
+        tpd=table.tpd,
         concurrency=table.concurrency,
         burst_seconds=BURST_SECONDS_UNKNOWN if burst_seconds is None else burst_seconds,
         quantum_seconds=table.request_window_seconds,

@@ -397,7 +397,7 @@ PREFIX = "Rate limit reached for gpt-4o in organization org-x on "
         (
             429,
             error_body(PREFIX + "tokens per day (TPD): Limit 9, Used 9, Requested 1.", "tokens"),
-            Failure(FailureKind.DAY, None, None),
+            Failure(FailureKind.DAY, None, LimitName.TPD),
         ),
         (
             429,
@@ -427,7 +427,7 @@ PREFIX = "Rate limit reached for gpt-4o in organization org-x on "
                 b'[{"error":{"code":429,"message":"Quota exceeded","status":"RESOURCE_EXHAUSTED",'
                 b'"details":[{"violations":[{"quotaId":"GenerateRequestsPerDayPerProject"}]}]}}]'
             ),
-            Failure(FailureKind.DAY),
+            Failure(FailureKind.DAY, None, LimitName.RPD),
         ),
         (429, b"<html>busy</html>", Failure(FailureKind.RATE)),
         (429, b"", Failure(FailureKind.RATE)),
