@@ -15,7 +15,7 @@ from penstock.image.dockerfile.stages import Stage
 from penstock.image.dockerfile.view import View, line_of
 from penstock.image.files import plain
 from penstock.image.model import Verdict
-from penstock.image.report import TargetReport, names
+from penstock.image.report import TargetReport, compile_words, names
 
 COMPILERS: Final = frozenset(
     [
@@ -51,6 +51,9 @@ COMPILERS: Final = frozenset(
 )
 """Packages that a machine wants to compile others' code, and no run-time of Python does."""
 
+NAMED_MAX: Final = 12
+"""So many packages are named in a message."""
+
 
 def _judged(view: View) -> Iterator[tuple[Stage, TargetReport]]:
     """The stages on a known base, each base once, with the lock's report."""
@@ -80,8 +83,10 @@ def compiles(view: View) -> Iterator[Finding]:
         what = "cannot be installed" if is_impossible else "must be compiled"
         message = (
             f"{len(lacking)} of {len(report.packages)} packages have no wheel for "
-            f"{report.target.name} ({report.target.libc}) and {what}: {names(lacking[:8])}"
+            f"{report.target.name} ({report.target.libc}) and {what}: {names(lacking[:NAMED_MAX])}"
+            + (f" and {len(lacking) - NAMED_MAX} more" if len(lacking) > NAMED_MAX else "")
         )
+        message += f"; {compile_words(report)}" if report.compile_cpu_seconds else ""
         edits: tuple[Edit, ...] = ()
         if better is not None and missing_there is not None and missing_there < len(lacking):
             message += f"; on {better.target.base} it is {missing_there or 'none'}"
@@ -212,10 +217,13 @@ def needless_compilers(view: View) -> Iterator[Finding]:
 
 
 def traps(view: View) -> Iterator[Finding]:
-    """PSI003: wheels that fit by their tags and crash or fail on this base."""
+    """PSI003: wheels that fit by their tags and crash or fail on this base.
+
+    What is only compiled twice is a part of what PSI001 says, and none of this.
+    """
     for stage, report in _judged(view):
         for package in report.packages:
-            for trap in package.traps:
+            for trap in (each for each in package.traps if each.id != "built-twice"):
                 severity = Severity.ERROR if trap.is_fatal else Severity.WARNING
                 message = f"{package.name} {package.version or ''}: {trap.message}"
                 line = line_of(view, stage.image_word.start)

@@ -141,7 +141,7 @@ def no_cache(view: View) -> Iterator[Finding]:
                 instruction.line,
                 "nothing that was downloaded or compiled outlives this layer: after a "
                 "change of the lock file all of it is fetched (and compiled) again; use "
-                "RUN --mount=type=cache on its directory (PIP_CACHE_DIR, UV_CACHE_DIR)",
+                "RUN --mount=type=cache on its directory (PIP_CACHE_DIR; UV_, POETRY_, PDM_)",
             )
 
 
@@ -212,7 +212,9 @@ def no_ignore(view: View) -> Iterator[Finding]:
         )
 
 
-_PREFIX: Final = re.compile(r"site-packages|dist-packages|venv|/usr/local(?:/lib)?/?\Z|/opt/")
+_PREFIX: Final = re.compile(
+    r"site-packages|dist-packages|venv|VIRTUAL_ENV|/usr/local(?:/lib)?/?\Z|/opt/"
+)
 
 
 def mixed_stages(view: View) -> Iterator[Finding]:

@@ -9,11 +9,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from penstock.cli.main import run
 from penstock.image.check import Wish
+from penstock.image.check import check as judge
 from penstock.image.dockerfile.lint import Linted, lint
+from penstock.image.dockerfile.parse import parse
 from penstock.image.dockerfile.rules import RULES
+from penstock.image.dockerfile.rules_lock import traps
+from penstock.image.dockerfile.stages import stages
+from penstock.image.dockerfile.view import View
 
 ROOT = Path(__file__).parents[4]
 
@@ -188,6 +194,33 @@ def test_every_rule_was_seen_to_find_something_and_to_be_silent() -> None:
     """PSI003 and PSI010 have tests of their own, for both."""
     assert set(BAD) | {"PSI003", "PSI010"} == {rule.id for rule in RULES}
     assert set(NEARLY) == set(BAD)
+
+
+def test_an_environment_that_a_variable_names_is_seen(check: Check) -> None:
+    """As Dockerfiles for Poetry have it."""
+    text = WELL.replace("/app/.venv /app/.venv", "${VIRTUAL_ENV} ${VIRTUAL_ENV}")
+
+    assert rules_of(check(text)) == set()
+    assert "PSI011" in rules_of(
+        check(text.replace("FROM python:3.11-slim\n", "FROM python:3.12-slim\n"))
+    )
+
+
+@pytest.mark.parametrize(("trap", "count"), [("pure-fallback", 1), ("built-twice", 0)])
+def test_what_is_only_compiled_twice_is_no_finding_of_its_own(
+    project: Callable[..., Path], trap: str, count: int
+) -> None:
+    root = project(PURE)
+    (root / "uv.lock").write_text((root / "uv.lock").read_text().replace("fast", "soundfile"))
+    report = judge(Wish(root, ("slim",), ("amd64",), ("3.11",), is_offline=True)).targets[0]
+    package = report.packages[0]
+    told = replace(package, traps=tuple(replace(each, id=trap) for each in package.traps))
+    report = replace(report, packages=(told,))
+    file = parse(WELL, "Dockerfile")
+
+    found = list(traps(View(file, stages(file), lambda _base, _python: report, None)))
+
+    assert len(found) == count
 
 
 def test_the_seeds_change_is_two_lines(check: Check) -> None:
