@@ -20,20 +20,24 @@ from penstock.image.report import fails
 BASES = "slim,alpine"
 
 
-def split(_context: click.Context, _option: click.Parameter, value: str | None) -> tuple[str, ...]:
-    """A list with commas, in order, each word once."""
-    words = [word.strip() for word in (value or "").split(",")]
+def split(
+    _context: click.Context, _option: click.Parameter, value: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Lists with commas, an option each, as one: in order, each word once."""
+    words = [word.strip() for word in ",".join(value).split(",")]
     return tuple(dict.fromkeys(word for word in words if word))
 
 
 @click.command()
 @click.argument("project", type=click.Path(path_type=Path), default=".")
-@click.option("--base", "bases", default=BASES, show_default=True, callback=split,
+@click.option("--base", "bases", default=[BASES], show_default=True,
+              multiple=True, callback=split,
               metavar="NAME,...", help="slim, alpine, distroless, wolfi, debian; or a release of "
               "one, as alpine3.17 or bookworm.")  # fmt: skip
-@click.option("--platform", "platforms", default="amd64", show_default=True, callback=split,
+@click.option("--platform", "platforms", default=["amd64"], show_default=True,
+              multiple=True, callback=split,
               metavar="NAME,...", help="amd64, arm64.")  # fmt: skip
-@click.option("--python", "pythons", callback=split, metavar="VERSION,...",
+@click.option("--python", "pythons", multiple=True, callback=split, metavar="VERSION,...",
               help="3.10 to 3.15, 3.13t and up without the global lock. Default: "
               ".python-version, else the oldest that the lock allows.")  # fmt: skip
 @click.option("--extra", "extras", multiple=True, metavar="NAME", help="Also install this extra.")

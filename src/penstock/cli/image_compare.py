@@ -31,12 +31,14 @@ def as_date(
 
 @click.command()
 @click.argument("project", type=click.Path(path_type=Path), default=".")
-@click.option("--base", "bases", default="slim,alpine", show_default=True, callback=split,
+@click.option("--base", "bases", default=["slim,alpine"], show_default=True,
+              multiple=True, callback=split,
               metavar="NAME,...",
               help="As check has them. The Dockerfile's own base is added.")  # fmt: skip
-@click.option("--platform", "platforms", default="amd64", show_default=True, callback=split,
+@click.option("--platform", "platforms", default=["amd64"], show_default=True,
+              multiple=True, callback=split,
               metavar="NAME,...", help="amd64, arm64.")  # fmt: skip
-@click.option("--python", "pythons", callback=split, metavar="VERSION,...",
+@click.option("--python", "pythons", multiple=True, callback=split, metavar="VERSION,...",
               help="Default: the Dockerfile's, else as check chooses it.")  # fmt: skip
 @click.option("--extra", "extras", multiple=True, metavar="NAME", help="Also install this extra.")
 @click.option("--group", "groups", multiple=True, metavar="NAME",

@@ -187,6 +187,22 @@ def test_the_commands_end_with_their_exit_codes(
     assert run(["image", "check", str(tmp_path / "none")]) == 2
 
 
+def test_a_list_is_one_option_with_commas_or_one_for_each(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lock = tmp_path / "requirements.txt"
+    lock.write_text("six==1.17.0\n")
+    asked = ["image", "check", str(lock), "--offline", "--json", "--python", "3.13"]
+    targets = []
+    for bases in (["--base", "slim,alpine"], ["--base", "slim", "--base", "alpine,slim"]):
+        run([*asked, *bases])
+        checked = json.loads(capsys.readouterr().out)
+        targets.append([one["base"] for one in checked["targets"]])
+
+    assert targets[0] == targets[1]
+    assert len(targets[0]) == 2
+
+
 def test_a_check_that_asks_nobody_imports_nothing_that_asks() -> None:
     program = (
         "import sys; import penstock.cli.image_check\n"
