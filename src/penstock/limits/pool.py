@@ -68,7 +68,7 @@ class Held(NamedTuple):
 class Pool:
     """The buckets, windows and slots of one deployment, or of several that share them."""
 
-    __slots__ = ("buckets", "days", "plan", "production", "rolling", "slots")
+    __slots__ = ("_paced", "buckets", "days", "plan", "production", "rolling", "slots")
 
     def __init__(
         self, plan: LimitsPlan, now: float, *, output_is_charged_as_produced: bool = False
@@ -79,6 +79,7 @@ class Pool:
             limit: _limit(limit, rate, plan, now) for limit, rate in plan.rates.items()
         }
         self.days: dict[LimitName, DayBucket] = {}
+        self._paced: list[tuple[LimitName, Limit]] = []
         # Without a limit, too, it is known how many are in use: a reload may set one.
         self.slots = Slots(_concurrency(plan))
         self.rolling = _rolling(plan)
@@ -89,6 +90,8 @@ class Pool:
         self.days = {
             name: bucket for name, bucket in self.buckets.items() if isinstance(bucket, DayBucket)
         }
+        paced = [entry for entry in self.buckets.items() if entry[0] not in self.days]
+        self._paced = paced or list(self.buckets.items())
         bucket = self.buckets.get(LimitName.OTPM)
         if bucket is not None:
             bucket.production = self.production
@@ -126,9 +129,10 @@ class Pool:
         """The dominant cost: for how long the amounts occupy the limit they use most of.
 
         Ghodsi et al., "Multi-resource fair queueing for packet processing" (SIGCOMM 2012).
-        Without any rate limit, one slot's share stands in for it.
+        Without any rate limit, one slot's share stands in for it. A day's limit paces nothing
+        while it lasts, so it counts only where there is no other.
         """
-        costs = [amounts.get(limit, 0.0) / bucket.rate for limit, bucket in self.buckets.items()]
+        costs = [amounts.get(limit, 0.0) / bucket.rate for limit, bucket in self._paced]
         if costs:
             return max(costs)
         return 1.0 / self.slots.capacity
@@ -195,7 +199,7 @@ class Pool:
             return False  # It waits for an ending: any slot taken now may be the one.
         for name, bucket in self.buckets.items():
             amount = amounts.get(name, 0.0)
-            if not amount:
+            if not amount or name not in held.amounts:
                 continue
             level_then = bucket.level_at(until, now)
             if bucket.production is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from penstock.limits.days import LEARNING_SECONDS, LEARNING_SHARE
-from penstock.limits.pool import LimitsPlan
+from penstock.limits.pool import Held, LimitsPlan, Pool
 from penstock.scheduler.events import Limited
 from penstock.scheduler.plan import DeploymentPlan, Plan
 from penstock.units import LimitName
@@ -53,3 +53,25 @@ def test_a_refusal_for_the_day_is_a_pause_of_that_limit(world):
 
     assert world.wait_seconds(unit) == pytest.approx(600.0)
     assert world.grants[0].causes == {"pause": pytest.approx(600.0)}
+
+
+def test_a_burst_within_its_deadline_is_not_refused_for_a_day_that_lasts(world_type):
+    """3,500 a day is one in 25 s; but while the day has room nothing goes at that pace."""
+    limits = LimitsPlan({LimitName.RPM: 600.0, LimitName.RPD: 3_500.0}, burst_seconds=60.0)
+    world = world_type(Plan(world_type.CLASSES, (DeploymentPlan("one", ("m",), limits),)))
+    decisions = world.submit(*[world.unit("interactive", deadline=30.0) for _ in range(40)])
+
+    assert not decisions.refusals
+    assert len(decisions.grants) == 40
+
+
+def test_what_is_held_of_the_day_holds_back_no_other_limit():
+    """Even where output that is under way drains its bucket faster than it refills."""
+    rates = {LimitName.OTPM: 60.0, LimitName.RPD: 1_000.0}
+    pool = Pool(LimitsPlan(rates), 0.0, output_is_charged_as_produced=True)
+    amounts = {LimitName.OTPM: 50.0, LimitName.RPD: 1.0, LimitName.CONCURRENCY: 1.0}
+    pool.reserve(amounts, 0.0)
+    until = 3_600.0
+
+    assert pool.leaves_room_for(Held({LimitName.RPD: 1.0}, until), amounts, 1.0)
+    assert not pool.leaves_room_for(Held(amounts, until), amounts, 1.0)
