@@ -8,6 +8,7 @@ a size from, so such a sum is a lower bound and is marked as one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -150,10 +151,7 @@ def change(row: Row, reference: Row) -> int | None:
     return row.image_bytes - reference.image_bytes
 
 
-def hard_words(row: Row) -> str:
-    """What cannot simply be downloaded: ``10: numpy, …``; empty where everything can."""
-    found = [*row.impossible, *row.compiled]
-    if not found:
-        return ""
-    shown = ", ".join(found[:3]) + (", …" if len(found) > 3 else "")
-    return f"{len(found)}: {shown}"
+def hard_words(packages: Sequence[str]) -> str:
+    """How many packages, and the first of their names: ``10: numpy, …``."""
+    shown = ", ".join(packages[:3]) + (", …" if len(packages) > 3 else "")
+    return f"{len(packages)}: {shown}"

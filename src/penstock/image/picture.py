@@ -98,13 +98,16 @@ def _size_words(row: Row) -> str:
 
 def _below(row: Row, reference: Row) -> tuple[str, str]:
     """The line under a bar: what is hard about this base."""
-    hard = hard_words(row)
     if row.impossible:
-        return f"cannot be installed: {hard}", "bad"
+        rest = f"; to compile: {len(row.compiled)}" if row.compiled else ""
+        return f"cannot be installed: {hard_words(row.impossible)}{rest}", "bad"
     if row.compiled:
         least = "at least " if row.compile_missing else ""
         time = f", {least}{duration(row.compile_cpu_seconds)} of CPU"
-        return f"to compile {hard}{time if row.compile_cpu_seconds else ''}", "bad"
+        return (
+            f"to compile {hard_words(row.compiled)}{time if row.compile_cpu_seconds else ''}",
+            "bad",
+        )
     stripped = (_total(row) - row.symbol_bytes) / 1e6
     more = change(row, reference) if row is not reference else None
     difference = f"; {more / 1e6:+.0f} MB" if more is not None else ""
