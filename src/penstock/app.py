@@ -54,6 +54,7 @@ from penstock.http.entrance import Entrance
 from penstock.http.exchange import Exchange
 from penstock.http.inside import InsideCalls
 from penstock.http.known_keys import budgets_of, principals_of
+from penstock.http.openapi import with_document
 from penstock.http.server import HttpServer
 from penstock.jobs import responses
 from penstock.jobs.agent.door import AgentDoor
@@ -350,7 +351,7 @@ class Service:
             door = Door(handler, access=Access.KEY, shape=shape, door="chains", desk=self._desk)
             return Route(path, door, methods=list(methods))
 
-        return [
+        routes = [
             *gateway_routes(self._gateway, self._models, self._desk, self._journal),
             *self._responses.routes(self._desk, OPENAI_PREFIXES),
             chains("/chains", self._chains.list_chains, "GET"),
@@ -371,6 +372,7 @@ class Service:
             public("/readyz", self._readyz),
             public("/metrics", self._metrics_page),
         ]
+        return with_document(routes, self._desk)
 
     def _admin_routes(self) -> list[Route]:
         directory = Path(self.config.store.path)

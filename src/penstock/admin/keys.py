@@ -32,7 +32,7 @@ _T = TypeVar("_T")
 _Seconds = Annotated[float, Meta(gt=0, le=SPAN_SECONDS_MAX)]
 
 
-class _New(msgspec.Struct, forbid_unknown_fields=True):
+class NewKey(msgspec.Struct, forbid_unknown_fields=True):
     """A key to be made: its name, the fields of ``[keys.NAME]``, and when it ends."""
 
     name: str
@@ -50,7 +50,9 @@ class _New(msgspec.Struct, forbid_unknown_fields=True):
     expires_in_seconds: _Seconds | None = None
 
 
-class _Rotation(msgspec.Struct, forbid_unknown_fields=True):
+class Rotation(msgspec.Struct, forbid_unknown_fields=True):
+    """How long the key before it is still good."""
+
     overlap_seconds: Annotated[float, Meta(ge=0, le=SPAN_SECONDS_MAX)] = 0.0
 
 
@@ -78,7 +80,7 @@ class KeysDoor:
 
     async def create(self, exchange: Exchange) -> Outcome:
         """Make a key; its answer is the only one that shows it."""
-        wish = _decoded(await exchange.body(), _New)
+        wish = _decoded(await exchange.body(), NewKey)
         config = self._config()
         fields = {
             name: value
@@ -101,7 +103,7 @@ class KeysDoor:
     async def rotate(self, exchange: Exchange) -> Outcome:
         """Give a key a new secret; the one before works for ``overlap_seconds`` more."""
         body = await exchange.body()
-        rotation = _decoded(body, _Rotation) if body else _Rotation()
+        rotation = _decoded(body, Rotation) if body else Rotation()
         name = exchange.path_params["name"]
         key = await self._with_store(lambda store: store.rotate(name, rotation.overlap_seconds))
         self._changed()

@@ -12,7 +12,7 @@ import msgspec
 from starlette.routing import Route
 
 from penstock.admin.answers import StoreUnavailable, respond_json
-from penstock.admin.keys import KeysDoor
+from penstock.admin.keys import KeysDoor, NewKey, Rotation
 from penstock.admin.query import query_of
 from penstock.errors import InvalidRequest, StoreError
 from penstock.http.door import Access, Desk, Door, ErrorShape, Handler
@@ -81,16 +81,25 @@ async def stored(waiting: asyncio.Future[_T]) -> _T:
 def admin_routes(admin: AdminDoor, keys: KeysDoor, desk: Desk) -> list[Route]:
     """Every route of this door."""
 
-    def route(path: str, handler: Handler, *methods: str) -> Route:
-        door = Door(handler, access=Access.ADMIN, shape=ErrorShape.PROBLEM, door="admin", desk=desk)
-        return Route(path, door, methods=list(methods))
+    def route(
+        path: str, handler: Handler, method: str, request: type[msgspec.Struct] | None = None
+    ) -> Route:
+        door = Door(
+            handler,
+            access=Access.ADMIN,
+            shape=ErrorShape.PROBLEM,
+            door="admin",
+            desk=desk,
+            request=request,
+        )
+        return Route(path, door, methods=[method])
 
     return [
         route("/admin/usage", admin.usage, "GET"),
         route("/admin/limits", admin.limits, "GET"),
         route("/admin/tenants", keys.tenants, "GET"),
         route("/admin/keys", keys.list, "GET"),
-        route("/admin/keys", keys.create, "POST"),
-        route("/admin/keys/{name:path}/rotate", keys.rotate, "POST"),
+        route("/admin/keys", keys.create, "POST", NewKey),
+        route("/admin/keys/{name:path}/rotate", keys.rotate, "POST", Rotation),
         route("/admin/keys/{name:path}", keys.revoke, "DELETE"),
     ]

@@ -112,7 +112,8 @@ def _deployment(deployment: Deployment, answers_429: dict[str, int], now: float)
         )
     if pool.slots.is_limit:
         concurrency = LimitName.CONCURRENCY.value
-        limits.append(LimitView(concurrency, pool.slots.level, pool.slots.capacity, 0.0))
+        slots, source = pool.slots, pool.plan.source
+        limits.append(LimitView(concurrency, slots.level, slots.capacity, 0.0, source=source))
     return DeploymentView(
         name=deployment.plan.name,
         limits=limits,

@@ -16,7 +16,7 @@ class LimitView(msgspec.Struct, frozen=True):
     capacity: float
     rate_per_second: float
     reserve: float = 0.0  # the amount kept from classes that are not the most urgent
-    source: str = "configured"  # where the limit is known from: configured or learnt
+    source: str = "configured"  # or catalogue, header, 429: where it is known from
 
 
 class DeploymentView(msgspec.Struct, frozen=True):

@@ -33,6 +33,12 @@ _HELD_BYTES_MAX: Final = 2 * READ_BYTES_MAX
 """What may lie here unread before the provider is made to wait."""
 
 
+_ONCE: Final = frozenset(
+    ("content-encoding", "content-length", "content-type", "transfer-encoding")
+)
+"""Fields that say how to read the body: of two, nobody knows which counts."""
+
+
 class UpstreamFault(Exception):
     """The provider could not be reached, or broke off.
 
@@ -233,7 +239,10 @@ class Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """Note one field, of the head or of a trailer; trailers are dropped."""
         if not self._has_head:
-            self.headers[name.lower().decode("latin-1")] = value.decode("latin-1")
+            lowered = name.lower().decode("latin-1")
+            if lowered in _ONCE and lowered in self.headers:
+                raise _Refused
+            self.headers[lowered] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
         """The head is whole, be it an interim one."""

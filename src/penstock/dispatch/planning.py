@@ -170,6 +170,7 @@ def _deployment_plans(
             burst_seconds=table.burst_seconds,
             algorithm=table.algorithm,
             request_window_seconds=table.request_window_seconds,
+            source="catalogue" if published else "configured",
         ),
         pool=table.pool,
         charge=adapter.charge,

@@ -203,9 +203,12 @@ class Upstream:
 
     async def _connected(self, origin: _Origin, seconds: float) -> Connection:
         """A new connection. Raises UpstreamFault."""
-        await self._room.acquire()
+        if self._room.locked():
+            self._close_an_idle_one()
+        has_room = False
         try:
             async with asyncio.timeout(seconds):
+                has_room = await self._room.acquire()
                 _, connection = await self._loop.create_connection(
                     lambda: Connection(self._loop),
                     origin.host,
@@ -213,7 +216,8 @@ class Upstream:
                     ssl=self._context() if origin.is_tls else None,
                 )
         except BaseException as error:
-            self._room.release()
+            if has_room:
+                self._room.release()
             if isinstance(error, TimeoutError):
                 fault = UpstreamFault("no connection in time", was_sent=False, is_timeout=True)
                 raise fault from None
@@ -221,6 +225,16 @@ class Upstream:
                 raise UpstreamFault(type(error).__name__, was_sent=False) from None
             raise
         return connection
+
+    def _close_an_idle_one(self) -> None:
+        """Give up a kept connection for one to elsewhere: the one unused for longest, if any."""
+        for origin, kept in self._idle.items():
+            if kept:
+                kept.pop(0).close()
+                self._room.release()
+                if not kept:
+                    del self._idle[origin]
+                return
 
     def _context(self) -> ssl.SSLContext:
         if self._tls is None:

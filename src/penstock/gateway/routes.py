@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from functools import partial
 
+import msgspec
 from starlette.routing import Route
 
 from penstock.errors import NotServed
 from penstock.gateway.calls import GatewayCalls
 from penstock.gateway.journal import Journal
 from penstock.gateway.models import ModelList
+from penstock.gateway.request_shapes import REQUESTS
 from penstock.http.door import Access, Desk, Door, ErrorShape, Handler
 from penstock.http.exchange import Exchange
 from penstock.providers.base import Endpoint
@@ -39,8 +41,16 @@ def gateway_routes(
 ) -> list[Route]:
     """Every route of the gateway."""
 
-    def route(path: str, handler: Handler, shape: ErrorShape | None, method: str = "POST") -> Route:
-        door = Door(handler, access=Access.KEY, shape=shape, door="gateway", desk=desk)
+    def route(
+        path: str,
+        handler: Handler,
+        shape: ErrorShape | None,
+        method: str = "POST",
+        request: type[msgspec.Struct] | None = None,
+    ) -> Route:
+        door = Door(
+            handler, access=Access.KEY, shape=shape, door="gateway", desk=desk, request=request
+        )
         return Route(path, door, methods=[method])
 
     def call(endpoint: Endpoint) -> Handler:
@@ -50,12 +60,14 @@ def gateway_routes(
     routes = []
     for prefix in OPENAI_PREFIXES:
         for endpoint in OPENAI_ENDPOINTS:
-            routes.append(route(prefix + endpoint, call(endpoint), openai))
+            asked = REQUESTS[endpoint]
+            routes.append(route(prefix + endpoint, call(endpoint), openai, request=asked))
         for path in NOT_SERVED_OPENAI:
             routes.append(route(prefix + path, _not_served(path), openai))
     for prefix in ANTHROPIC_PREFIXES:
         for endpoint in ANTHROPIC_ENDPOINTS:
-            routes.append(route(prefix + endpoint, call(endpoint), anthropic))
+            asked = REQUESTS[endpoint]
+            routes.append(route(prefix + endpoint, call(endpoint), anthropic, request=asked))
         for path in NOT_SERVED_ANTHROPIC:
             routes.append(route(prefix + path, _not_served(path), anthropic))
     for prefix in ("", "/openai", "/anthropic"):

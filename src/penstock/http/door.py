@@ -15,6 +15,8 @@ from collections.abc import Awaitable, Callable
 from enum import Enum, auto
 from typing import TypeAlias
 
+import msgspec
+
 from penstock.config.model import ServerTable
 from penstock.errors import CallError, Draining, Forbidden, InternalError
 from penstock.http.auth import Authenticator
@@ -72,7 +74,8 @@ class Door:
     """The ASGI app of one route.
 
     ``door`` is its name in metrics and logs. ``shape`` None is that of whoever asks, for what is
-    no protocol's own. ``logged=False`` keeps answers that went well out of the request log: for
+    no protocol's own. ``request`` is what a body must hold, for ``openapi``; the handler is what
+    checks it. ``logged=False`` keeps answers that went well out of the request log: for
     what is polled.
     """
 
@@ -85,8 +88,10 @@ class Door:
         door: str,
         desk: Desk,
         logged: bool = True,
+        request: type[msgspec.Struct] | None = None,
     ) -> None:
         self.access = access
+        self.request = request
         self.door = door
         self.shape = shape
         self._handler = handler

@@ -118,7 +118,7 @@ class Bucket:
         self.level = self.capacity
         self.paused_until = -math.inf
         self.reserve_share = reserve_share
-        self.source = "configured"
+        self.source: str = "configured"
         self.production: Production | None = None
         self._updated_at = now
         self._sends: deque[Send] = deque(maxlen=SENDS_MAX)
@@ -294,6 +294,7 @@ class Bucket:
         self.advance(now)
         if self.level > ROOM_SHARE * self.capacity:
             self._shrink(self.capacity * SHRINK)
+            self.source = "429"
         more = self._margin + MARGIN_SHARE_STEP * self.capacity
         self._margin = min(more, MARGIN_SHARE_MAX * self.capacity)
         self.level = min(self.level, 0.0)
@@ -306,7 +307,6 @@ class Bucket:
         self.capacity_ceiling = per_period
         self.capacity = max(1.0, min(per_period, self.rate * capacity_seconds))
         self.level = min(self.level, self.capacity)
-        self.source = "configured"
         self._is_seen = False
         self._plateau.forget()
 

@@ -37,7 +37,8 @@ class LimitsPlan(msgspec.Struct, frozen=True):
     """The limits of one deployment as configured; None where nothing is known.
 
     ``algorithm`` is how the provider counts a minute; ``request_window_seconds`` that it holds
-    requests to their share of every so many seconds, too.
+    requests to their share of every so many seconds, too. ``source`` is where the amounts are
+    known from.
     """
 
     rates: dict[LimitName, float] = {}
@@ -45,6 +46,7 @@ class LimitsPlan(msgspec.Struct, frozen=True):
     burst_seconds: float | None = None
     algorithm: Literal["bucket", "window"] = "bucket"
     request_window_seconds: float | None = None
+    source: Literal["configured", "catalogue"] = "configured"
 
 
 class Fit(NamedTuple):
@@ -107,10 +109,11 @@ class Pool:
                 self.buckets[limit].advance(now)
                 burst_seconds = _burst_seconds(limit, plan)
                 self.buckets[limit].replan(rate, PERIOD_SECONDS[limit], burst_seconds)
+                self.buckets[limit].source = plan.source
             else:
                 self.buckets[limit] = _limit(limit, rate, plan, now)
         for limit in self.buckets.keys() - plan.rates.keys():
-            if self.buckets[limit].source == "configured":
+            if self.buckets[limit].source != "header":
                 del self.buckets[limit]
         self.slots.capacity = _concurrency(plan)
         self.rolling = _rolling(plan)
@@ -317,12 +320,17 @@ class Pool:
 
 def _limit(name: LimitName, rate: float, plan: LimitsPlan, now: float) -> Limit:
     if name in DAY_LIMITS:
-        return DayBucket(rate, PERIOD_SECONDS[name], now)
+        day = DayBucket(rate, PERIOD_SECONDS[name], now)
+        day.source = plan.source
+        return day
     if plan.algorithm == "window":
         window = FixedWindow(rate, PERIOD_SECONDS[name], now)
         window.reserve_share = RESERVE_SHARES[name]
+        window.source = plan.source
         return window
-    return Bucket(rate, PERIOD_SECONDS[name], plan.burst_seconds, now, RESERVE_SHARES[name])
+    bucket = Bucket(rate, PERIOD_SECONDS[name], plan.burst_seconds, now, RESERVE_SHARES[name])
+    bucket.source = plan.source
+    return bucket
 
 
 def _concurrency(plan: LimitsPlan) -> float:

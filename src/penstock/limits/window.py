@@ -52,7 +52,7 @@ class FixedWindow:
         self.period_seconds = period_seconds
         self.paused_until = -math.inf
         self.reserve_share = 1.0
-        self.source = "configured"
+        self.source: str = "configured"
         self.production: Production | None = None
         self._starts_at = now
         self.reached_at = now
@@ -201,7 +201,6 @@ class FixedWindow:
         self.level += per_period - self.capacity
         self.capacity = per_period
         self.period_seconds = period_seconds
-        self.source = "configured"
 
     def _released_at(self, left: float, reserve: float) -> float:
         """When a class may go so far down that only ``left`` remains: the floor falls to it."""

@@ -10,7 +10,7 @@ because it may be a prompt in the wrong place.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
 from msgspec import Meta
@@ -38,15 +38,19 @@ class _BackgroundOptions(msgspec.Struct):
 
 _METADATA = msgspec.json.Decoder(_Metadata)
 _BACKGROUND_OPTIONS = msgspec.json.Decoder(_BackgroundOptions | None)
+Tokens: TypeAlias = Annotated[int, Meta(ge=0, le=TOKENS_MAX)] | None
+Choices: TypeAlias = Annotated[int, Meta(ge=1, le=CHOICES_MAX)] | None
+Priority: TypeAlias = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)] | None
+ServiceTier: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,31}\Z")] | None
+SubTenant: TypeAlias = Annotated[str, Meta(max_length=SUB_TENANT_LENGTH_MAX)] | None
+
 _MODEL = msgspec.json.Decoder(Identifier)
 _FLAG = msgspec.json.Decoder(bool | None)
-_TOKENS = msgspec.json.Decoder(Annotated[int, Meta(ge=0, le=TOKENS_MAX)] | None)
-_CHOICES = msgspec.json.Decoder(Annotated[int, Meta(ge=1, le=CHOICES_MAX)] | None)
-_PRIORITY = msgspec.json.Decoder(Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)] | None)
-_SERVICE_TIER = msgspec.json.Decoder(
-    Annotated[str, Meta(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,31}\Z")] | None
-)
-_SUB_TENANT = msgspec.json.Decoder(Annotated[str, Meta(max_length=SUB_TENANT_LENGTH_MAX)] | None)
+_TOKENS = msgspec.json.Decoder(Tokens)
+_CHOICES = msgspec.json.Decoder(Choices)
+_PRIORITY = msgspec.json.Decoder(Priority)
+_SERVICE_TIER = msgspec.json.Decoder(ServiceTier)
+_SUB_TENANT = msgspec.json.Decoder(SubTenant)
 
 OURS = ("priority", "service_tier", "disable_fallbacks", "background", "background_options")
 """Fields that speak to us alone. ``service_tier`` is a price as well as a wish: until a

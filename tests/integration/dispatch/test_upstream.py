@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
+import subprocess
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
@@ -126,6 +129,9 @@ def test_every_way_to_end_a_body_is_understood(raw, expected):
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ncontent-length: 3\r\n\r\n0\r\n\r\n",
         b"HTTP/1.1 100 Continue\r\n\r\n" * (INTERIM_MAX + 1) + WHOLE,
         b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"transfer-encoding: chunked\r\n" * 2 + b"\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\n{} ",
+        b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-encoding: identity\r\n\r\n",
         b"HTTP/2 200\r\n\r\n",
         b"220 mail.example ESMTP\r\n",
         b"HTTP/1.1 200 OK\r\n" + b"x" * (HEADER_BYTES_MAX + 1),
@@ -235,3 +241,102 @@ def test_a_header_with_a_line_break_is_never_sent():
                 await upstream.send(url, {"x": "a\r\nhost: b"}, b"{}", TIMEOUTS)
 
     asyncio.run(go())
+
+
+@pytest.fixture(scope="module")
+def certificate(program, tmp_path_factory) -> Path:
+    """A key and a certificate for ``provider.test``, signed by nobody but itself."""
+    file = tmp_path_factory.mktemp("tls") / "both.pem"
+    command = [program("openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt"]
+    command += [
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=provider.test",
+    ]
+    command += ["-addext", "subjectAltName=DNS:provider.test", "-keyout", str(file), "-out", "-"]
+    made = subprocess.run(command, check=True, capture_output=True, text=True)
+    file.write_text(file.read_text() + made.stdout)
+    return file
+
+
+def trusting(certificate: Path) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=str(certificate))
+
+
+@pytest.mark.parametrize("is_trusted", [False, True])
+def test_a_certificate_of_nobody_or_of_another_host_is_refused_unsent(certificate, is_trusted):
+    """Whom we do not know, and whom we know by another name, get neither key nor prompt."""
+    seen = []
+
+    async def go():
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+
+        async def talk(reader, writer):
+            seen.append(await reader.read(1))
+            writer.close()
+
+        server = await asyncio.start_server(talk, "127.0.0.1", 0, ssl=context)
+        upstream = Upstream(trusting(certificate) if is_trusted else None)
+        port = server.sockets[0].getsockname()[1]
+        try:
+            with pytest.raises(UpstreamFault) as caught:
+                await upstream.send(f"https://127.0.0.1:{port}/", {}, b"secret", TIMEOUTS)
+        finally:
+            await upstream.close()
+            server.close()
+            await server.wait_closed()
+        return caught.value
+
+    fault = asyncio.run(go())
+
+    assert fault.reason == "SSLCertVerificationError"
+    assert not fault.was_sent
+    assert not any(seen)
+
+
+def test_connections_that_nobody_uses_make_room_for_a_call_elsewhere(monkeypatch):
+    monkeypatch.setattr("penstock.dispatch.upstream.CONNECTIONS_MAX", 2)
+
+    async def talk(reader, writer):
+        while await reader.readuntil(b"\r\n\r\n"):
+            await reader.readexactly(2)
+            writer.write(WHOLE)
+
+    async def go():
+        async with provider(talk) as (upstream, first), provider(talk) as (_, second):
+            kept = [await upstream.send(first, {}, b"{}", TIMEOUTS) for _ in range(2)]
+            for response in kept:
+                await response.body()
+                response.release(is_complete=True)
+            brief = Timeouts(0.5, 5, 5, 10)
+            return await ask(upstream, second, brief)
+
+    assert asyncio.run(go()) == b"{}"
+
+
+def test_without_room_for_another_connection_a_call_fails_in_time(monkeypatch):
+    monkeypatch.setattr("penstock.dispatch.upstream.CONNECTIONS_MAX", 1)
+    brief = Timeouts(0.05, 5, 5, 10)
+
+    async def talk(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        await reader.read()
+
+    async def go():
+        async with provider(talk) as (upstream, url):
+            busy = asyncio.ensure_future(upstream.send(url, {}, b"{}", TIMEOUTS))
+            await asyncio.sleep(0)
+            with pytest.raises(UpstreamFault) as caught:
+                await upstream.send(url, {}, b"{}", brief)
+            busy.cancel()
+            await asyncio.gather(busy, return_exceptions=True)
+            return caught.value
+
+    fault = asyncio.run(go())
+
+    assert fault.is_timeout
+    assert not fault.was_sent

@@ -138,7 +138,7 @@ def test_an_admin_sees_where_each_limit_is_known_from(client: httpx.Client) -> N
     sources = {limit["name"]: limit["source"] for limit in one["limits"]}
 
     assert one["name"] == "one"
-    assert sources["tpm"]
+    assert sources == {"tpm": "configured", "concurrency": "configured"}
     assert client.get("/admin/limits").status_code == 403
 
 

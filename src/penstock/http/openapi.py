@@ -1,0 +1,154 @@
+"""What is served, as an OpenAPI document: made from the routes themselves, so it cannot lag.
+
+A route says its path and methods; its door who may enter, how an error looks and, where one has
+been declared, what a body must hold. What an answer holds is the provider's or the chain's own
+affair, and is not described.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+from starlette.routing import BaseRoute, Route
+
+from penstock import __version__
+from penstock.http.door import Access, Desk, Door
+from penstock.http.entrance import require_doors
+from penstock.http.error_body import PROBLEM_CONTENT_TYPE, ErrorShape
+from penstock.http.exchange import Exchange
+from penstock.units import Outcome
+
+OPENAPI_VERSION: Final = "3.1.0"
+_PARAMETER: Final = re.compile(r"\{(\w+)(?::\w+)?\}")
+_TEMPLATE: Final = "#/components/schemas/{name}"
+
+
+class Problem(msgspec.Struct):
+    """An error by RFC 9457."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+
+
+class ErrorObject(msgspec.Struct):
+    """What OpenAI's clients read."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ProblemWithError(Problem):
+    """The same with the object that OpenAI's clients read."""
+
+    error: ErrorObject
+
+
+class AnthropicErrorObject(msgspec.Struct):
+    """What Anthropic's clients read."""
+
+    type: str
+    message: str
+
+
+class AnthropicError(msgspec.Struct):
+    """An error as Anthropic's API has it."""
+
+    type: str
+    error: AnthropicErrorObject
+
+
+_PROBLEMS: Final[dict[ErrorShape | None, type[msgspec.Struct]]] = {
+    ErrorShape.PROBLEM: Problem,
+    ErrorShape.OPENAI: ProblemWithError,
+    # An error of the entrance, which knows no door yet, has OpenAI's shape there, too.
+    ErrorShape.ANTHROPIC: Problem,
+    None: Problem,
+}
+
+
+def with_document(routes: list[Route], desk: Desk) -> list[Route]:
+    """The routes, and one for everybody that describes them all: ``GET /openapi.json``."""
+
+    async def describe(exchange: Exchange) -> Outcome:
+        await exchange.respond(200, document)
+        return Outcome.SUCCESS
+
+    shape = ErrorShape.PROBLEM
+    door = Door(describe, access=Access.PUBLIC, shape=shape, door="status", desk=desk, logged=False)
+    described = [*routes, Route("/openapi.json", door, methods=["GET"])]
+    document = openapi_document(described)
+    return described
+
+
+def openapi_document(routes: Sequence[BaseRoute]) -> bytes:
+    """The document, as JSON. Raises TypeError where a route leads to no Door."""
+    pairs = require_doors(routes)
+    bodies = {door.request for _, door in pairs if door.request is not None}
+    named = sorted(bodies, key=lambda one: one.__name__)
+    _, schemas = msgspec.json.schema_components(
+        [*named, Problem, ProblemWithError, AnthropicError], ref_template=_TEMPLATE
+    )
+    paths: dict[str, dict[str, Any]] = {}
+    for route, door in pairs:
+        path = _PARAMETER.sub(r"{\1}", route.path)
+        operations = paths.setdefault(path, {})
+        for method in sorted((route.methods or set()) - {"HEAD"}):
+            # Of two routes with one path the first is served.
+            operations.setdefault(method.lower(), _operation(method, route.path, door))
+    document = {
+        "openapi": OPENAPI_VERSION,
+        "info": {"title": "Penstock", "version": __version__},
+        "paths": paths,
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+            },
+        },
+    }
+    return msgspec.json.encode(document)
+
+
+def _operation(method: str, path: str, door: Door) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "operationId": re.sub(r"\W+", "_", f"{method.lower()}{path}").strip("_"),
+        "tags": [door.door],
+        "security": [] if door.access is Access.PUBLIC else [{"bearer": []}, {"key": []}],
+        "responses": {"2XX": {"description": "It went well."}, "default": _error(door)},
+    }
+    if door.access is Access.ADMIN:
+        operation["description"] = "Needs a key with 'admin = true'."
+    parameters = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in _PARAMETER.findall(path)
+    ]
+    if parameters:
+        operation["parameters"] = parameters
+    if door.request is not None:
+        schema = {"$ref": _TEMPLATE.format(name=door.request.__name__)}
+        operation["requestBody"] = {
+            "required": any(field.required for field in msgspec.structs.fields(door.request)),
+            "content": {"application/json": {"schema": schema}},
+        }
+    return operation
+
+
+def _error(door: Door) -> dict[str, Any]:
+    """How it fails. A provider's refusal of the caller's request is passed on as it came."""
+    problem = _TEMPLATE.format(name=_PROBLEMS[door.shape].__name__)
+    content: dict[str, Any] = {PROBLEM_CONTENT_TYPE: {"schema": {"$ref": problem}}}
+    if door.shape is ErrorShape.ANTHROPIC or door.shape is None:
+        anthropic = _TEMPLATE.format(name=AnthropicError.__name__)
+        content["application/json"] = {"schema": {"$ref": anthropic}}
+    elif door.shape is ErrorShape.OPENAI:
+        content["application/json"] = {"schema": {"type": "object"}}
+    return {"description": "It did not; the status and the body say why.", "content": content}
