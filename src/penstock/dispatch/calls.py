@@ -481,7 +481,7 @@ async def _begin(
         except UpstreamFault as fault:
             raise _failed(fault) from None
         response.release(is_complete=True)
-        return Answer(unit, grant, body, target.adapter.usage(call, body))
+        return Answer(unit, grant, body, _usage_of(target, call, body))
     content_type = response.headers.get("content-type", "")
     if not content_type.startswith("text/event-stream"):
         raise UpstreamInvalid("The provider did not stream although it was asked to.")
@@ -489,6 +489,19 @@ async def _begin(
     answer = StreamedAnswer(unit, grant, response, reader, target.key)
     await answer.begin()
     return answer
+
+
+def _usage_of(target: Target, call: ParsedCall, body: bytes) -> Usage | None:
+    """What a whole answer reports. Raises AttemptFailed, UpstreamInvalid where it is none."""
+    try:
+        return target.adapter.usage(call, body)
+    except UpstreamInvalid:
+        failure = target.adapter.failure_within(body)
+        if failure is None:
+            raise
+        passed_on = body if _may_be_passed_on(body, target.key) else None
+        status = 400 if failure.kind is FailureKind.REJECTED else 502
+        raise AttemptFailed(failure, _caller_error(failure, status, passed_on)) from None
 
 
 def _broken_off(*, timed_out: bool) -> UpstreamUnavailable:

@@ -217,6 +217,13 @@ class AnthropicAdapter:
             raise _no_message()
         return _read_usage(answer.usage, None)
 
+    def failure_within(
+        self,
+        body: bytes,  # noqa: ARG002 - the contract; this kind's errors have a status of their own
+    ) -> Failure | None:
+        """Nothing: a 200 that is no answer is an invalid one."""
+        return None
+
     def stream_reader(
         self,
         call: ParsedCall,  # noqa: ARG002 - the contract; this kind hides nothing

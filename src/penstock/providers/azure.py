@@ -8,8 +8,9 @@ setting … added to a running token count of all requests, which resets every m
 - Charge: prompt and ``max_tokens`` (times the answers asked for) *together*, at admission; nothing
   is given back. Its token counter is reset each minute: ``algorithm = "window"`` says so of a
   deployment. Requests are evaluated over 1 or 10 seconds: ``request_window_seconds = 10``.
-- ``x-ratelimit-remaining-requests`` counts such a short window, not the minute (measured: 19 left
-  of 120), so requests are not learnt from headers; tokens are.
+- ``x-ratelimit-remaining-requests`` counts such a short window, not the minute (so a public
+  answer of Microsoft's: a limit of 20 shown for 120 a minute), so requests are not learnt from
+  headers; tokens are.
 - The key goes into ``api-key``. Two addresses: the v1 API (``https://NAME.openai.azure.com/openai/
   v1``, nothing to set) and the dated one: ``api_version`` set, ``base_url`` ends with ``/openai``,
   and the deployment's name stands in the path (but for responses, where it stands in the body).

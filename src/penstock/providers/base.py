@@ -178,6 +178,9 @@ class Adapter(Protocol):
     def usage(self, call: ParsedCall, body: bytes) -> Usage | None:
         """What a whole answer reports. Raises UpstreamInvalid for an answer that is none."""
 
+    def failure_within(self, body: bytes) -> Failure | None:
+        """The error that a 200 holds in the place of an answer; None where it holds none."""
+
     def stream_reader(self, call: ParsedCall) -> StreamReader:
         """A reader for one streamed answer."""
 

@@ -1,10 +1,11 @@
 """DeepSeek: OpenAI's wire for chat; it limits calls at once.
 
 Sources, read 2026-11: DeepSeek, "Rate limit" (a number of concurrent calls per account and model,
-published for everybody: 2,500 for flash, 500 for pro; a call that waits gets empty lines, or
-``: keep-alive`` comments in a stream), "Error codes" (402: no balance; 422: wrong parameters; 429:
-over the concurrency; 503: overloaded) and "Context caching" (``prompt_cache_hit_tokens`` beside
-the usual usage; ``prompt_tokens_details.cached_tokens`` says the same and is what is read).
+published for everybody: 2,500 for flash, 500 for pro; more on request; in earlier versions of the
+page, a call that waits gets empty lines, or ``: keep-alive`` comments in a stream), "Error codes"
+(402: no balance; 422: wrong parameters; 429: over the concurrency; 503: overloaded) and "Context
+caching" (``prompt_cache_hit_tokens`` beside the usual usage; what is read is
+``prompt_tokens_details.cached_tokens``, which says the same).
 """
 
 from __future__ import annotations

@@ -1,10 +1,12 @@
 """Mistral: OpenAI's wire for chat and embeddings, limits in both directions.
 
-Sources, read 2026-11: Mistral, "Rate limits and usage tiers": requests per *second* and tokens per
-minute (input and output), per workspace, and tokens per month; a 429 of any of them is retried.
-``rpm`` is sixty times the requests per second, with ``request_window_seconds = 1``. What it
-charges up front is not documented: the cautious model is taken, without a refund. Its headers'
-names vary between sources, so both ``x-ratelimit-*`` (read) and nothing are expected.
+Source, read 2026-11: Mistral, "Rate limits and usage tiers": requests per *second* and tokens per
+minute (input and output together) for an organisation, all of its workspaces, and tokens per
+month; a 429 of any of them is retried. ``rpm`` is sixty times the requests per second, with
+``request_window_seconds = 1``. The same page calls requests per second "the maximum number of
+concurrent API requests": where that is meant, set ``concurrency``. What is charged up front is not
+documented: the cautious model is taken, without a refund. Nor are headers: third parties name
+``x-ratelimit-*``, which are read where they come.
 """
 
 from __future__ import annotations

@@ -229,6 +229,13 @@ class OpenAIAdapter:
             raise UpstreamInvalid(f"The provider's answer has no {missing}.")
         return _read_usage(answer.usage)
 
+    def failure_within(
+        self,
+        body: bytes,  # noqa: ARG002 - the contract; this kind's errors have a status of their own
+    ) -> Failure | None:
+        """Nothing: a 200 that is no answer is an invalid one."""
+        return None
+
     def stream_reader(self, call: ParsedCall) -> StreamReader:
         """A reader for one streamed answer."""
         if call.endpoint is Endpoint.RESPONSES:

@@ -115,3 +115,30 @@ def test_every_path_has_one_protocol_whatever_provider_answers():
     assert set(Endpoint) == set(READERS)
     for adapter in ADAPTERS.values():
         assert {adapter.wire} == {READERS[endpoint].wire for endpoint in adapter.endpoints}
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "kind"),
+    [
+        (429, "Rate limited upstream", FailureKind.RATE),
+        (502, "Provider returned error", FailureKind.UNAVAILABLE),
+        (503, "No provider", FailureKind.OVERLOADED),
+        (400, "Bad parameter", FailureKind.REJECTED),
+        (402, "openrouter_in_flight_budget", FailureKind.RATE),
+        (402, "Insufficient credits", FailureKind.FATAL),
+    ],
+)
+def test_openrouters_error_in_a_200_is_what_its_code_says(code, message, kind):
+    body = json.dumps({"error": {"code": code, "message": message}}).encode()
+    failure = ADAPTERS["openrouter"].failure_within(body)
+
+    assert failure is not None
+    assert failure.kind is kind
+
+
+def test_a_200_without_an_error_holds_none_and_other_kinds_never_look():
+    body = b'{"error": {"code": 502, "message": "Provider returned error"}}'
+
+    assert ADAPTERS["openrouter"].failure_within(b'{"choices": []}') is None
+    assert ADAPTERS["openai"].failure_within(body) is None
+    assert ADAPTERS["anthropic"].failure_within(body) is None
