@@ -52,6 +52,10 @@ MARGIN = 4.0
 SURE = 2.0
 """Standard deviations of the estimated rate that are added to it."""
 
+LEAST_SHARE = 0.01
+"""So much of the day is always kept: below it others have their share of the refill, and no more,
+so that they do not take it from urgent calls that come when the day is used up."""
+
 LEARNING_SECONDS = 600.0
 LEARNING_SHARE = 0.8
 """So long after the beginning so much of the day is kept, whatever was seen."""
@@ -117,11 +121,12 @@ class DayBucket(Bucket):
                 amounts += more_amounts
                 squares += more_squares
         seconds = max(1.0, now - self._began_at)
-        kept = 0.0
+        kept = LEAST_SHARE * self.capacity
         if amounts > 0:
             at_most = amounts + SURE * math.sqrt(squares / 2)
             demand_rate = at_most / (MEMORY_SECONDS * -math.expm1(-seconds / MEMORY_SECONDS))
-            kept = kept_amount(demand_rate, squares / amounts, self.rate, self.capacity)
+            forecast = kept_amount(demand_rate, squares / amounts, self.rate, self.capacity)
+            kept = max(kept, forecast)
         if seconds < LEARNING_SECONDS:
             kept = max(kept, LEARNING_SHARE * self.capacity)
         return asker.reserve * kept

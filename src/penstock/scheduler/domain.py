@@ -331,7 +331,8 @@ class Domain:
                 continue
             placement = self._place(head, queue.plan, 0.0, held, now)
             if placement.ready_at > now:
-                held.setdefault(placement.pool, placement.hold())
+                if placement.cause != Cause.DAY_KEPT:
+                    held.setdefault(placement.pool, placement.hold())
                 return placement.ready_at
             self._grant(queue, head, placement, now)
             granted.append((head, placement))

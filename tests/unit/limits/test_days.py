@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from penstock.limits.days import (
     LEARNING_SECONDS,
     LEARNING_SHARE,
+    LEAST_SHARE,
     MARGIN,
     MEMORY_SECONDS,
     DayBucket,
@@ -100,7 +101,8 @@ def test_without_any_forecast_a_share_is_kept_for_minutes_only():
     assert taken == pytest.approx((1 - LEARNING_SHARE) * 1_000, abs=1)
 
     taken += sum(take(pool, BATCH, LEARNING_SECONDS) for _ in range(1_000))
-    assert taken == pytest.approx(1_000 + LEARNING_SECONDS * 1_000 / DAY_SECONDS, abs=1)
+    refilled = LEARNING_SECONDS * 1_000 / DAY_SECONDS
+    assert taken == pytest.approx((1 - LEAST_SHARE) * 1_000 + refilled, abs=1)
 
 
 def test_the_most_urgent_class_may_use_everything_at_once():

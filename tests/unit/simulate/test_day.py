@@ -38,3 +38,14 @@ def test_batch_gets_what_urgent_calls_leave_of_a_day(worlds, limits, urgent):
     assert ours.lost == 0.0
     assert ours.failures == 0
     assert ours.answers_429 <= 0.001 * ours.attempts
+
+
+def test_urgent_calls_that_come_when_the_day_is_used_up_go_before_batch(worlds):
+    """Nobody forecast them; from then on the refill is theirs, but for batch's own share."""
+    runs = [worlds.run(f"b{n}", n * 0.01, "batch") for n in range(2 * PER_DAY)]
+    runs += [worlds.run(f"i{n}", 30_000.0 + 200.0 * n) for n in range(100)]
+    scenario = worlds.scenario(runs, ProviderLimits(rpm=600, rpd=PER_DAY), seconds=60_000.0)
+    ours = play(scenario, "penstock")
+
+    assert ours.failures == 0
+    assert ours.wait.p99 <= 0.1
