@@ -174,7 +174,7 @@ class LongRun:
 
     def _observe(self) -> list[Event]:
         readings = tuple(self.world.remaining(self.now).values())
-        return [Observed("one", self.now, readings)]
+        return [Observed("one", self.now, readings, accepted=True)]
 
     def _limited(self) -> list[Event]:
         pause_seconds = self.chance.random()
