@@ -6,8 +6,9 @@ Live: ``penstock serve`` in a process of its own, in front of a ``penstock sandb
 enforces the scenario's limits, and a client for every run, over HTTP, in real time. Simulated:
 ``penstock.simulate`` with the policy ``penstock``. Both play the same arrivals, sizes, classes,
 tenants, limits and timing, and both are counted by ``simulate.report``: a wait is what the
-service told in ``penstock-wait-ms``, a chain's time is its client's clock, the use of the limit
-and the 429s are what the sandbox counted.
+service told in ``penstock-wait-ms`` or, where a stream waited for so long that its head came first,
+the time to its first token less the provider's; a chain's time is its client's clock, the use of
+the limit and the 429s are what the sandbox counted.
 
 The scenario is the simulator's own ``flood``, with sizes cut to a quarter so that a machine with
 two cores has little to do: interactive single calls and chains of three to five steps with a
@@ -285,11 +286,24 @@ class Live:
         body = self._script.bodies[run.name, call.step_number]
         async with session.post(self._address, data=body, headers=headers) as answer:
             if answer.status != 200:
-                error = json.loads(await answer.read())["error"]
-                return Ending.REFUSED if error["code"] in REFUSALS else Ending.GAVE_UP
-            call.accepted_at = call.ready_at + float(answer.headers["penstock-wait-ms"]) / 1000
-            text = await answer.read()
-        return Ending.SUCCESS if text.endswith(STREAM_END) else Ending.GAVE_UP
+                return _unsuccessful(await answer.read())
+            text = b""
+            async for piece in answer.content.iter_any():
+                text += piece
+                if call.accepted_at is None and b"data: {" in text:
+                    call.accepted_at = self._accepted_at(call, answer)
+        if text.endswith(STREAM_END):
+            return Ending.SUCCESS
+        call.accepted_at = None
+        return _unsuccessful(text.rpartition(b"data: ")[2])
+
+    def _accepted_at(self, call: Call, answer: aiohttp.ClientResponse) -> float:
+        """When its grant came. A stream that waited over a second has its head before that, so
+        there the provider's time to its first token is taken from the moment of that token."""
+        told = answer.headers.get("penstock-wait-ms")
+        if told is None:
+            return self.now - TIMING.first_token_seconds
+        return call.ready_at + float(told) / 1000
 
     async def _seen_at(self, session: aiohttp.ClientSession, at: float) -> Json:
         await self._until(at)
@@ -319,6 +333,15 @@ class Live:
         record.answers_failed = failed(end) - failed(settled)
         record.attempts = attempts(end) - attempts(settled)
         return record
+
+
+def _unsuccessful(said: bytes) -> Ending:
+    """What an error means, be it a whole answer or the end of a stream."""
+    try:
+        code = json.loads(said)["error"]["code"]
+    except (ValueError, KeyError, TypeError):
+        return Ending.GAVE_UP
+    return Ending.REFUSED if code in REFUSALS else Ending.GAVE_UP
 
 
 def charged(seen: Json) -> dict[tuple[int, LimitName], tuple[float, float]]:

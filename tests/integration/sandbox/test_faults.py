@@ -194,5 +194,5 @@ def test_unknown_faults_are_refused_with_the_list(sandbox):
     by_plan = sandbox.http.post("/faults", json={"faults": ["earthquake"]})
 
     assert by_header.status_code == by_plan.status_code == 400
-    assert "known are: 401" in by_plan.json()["error"]
+    assert "known are: 400-context, 401" in by_plan.json()["error"]
     assert sorted(sandbox.http.get("/faults").json()["known"]) == sorted(FAULTS)
