@@ -53,10 +53,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import aiohttp
 import msgspec
+from sandbox_counts import Json, attempts, charged, denied, failed
 
 from penstock.errors import DeadlineExceeded, DeadlineUnreachable
 from penstock.providers.base import Endpoint, ParsedCall
@@ -101,8 +102,6 @@ PROVIDER_KEY_ENV = "BENCHMARK_PROVIDER_KEY"
 STATS_CALLS = 50_000
 STREAM_END = b"data: [DONE]\n\n"
 REFUSALS = frozenset({DeadlineUnreachable.code, DeadlineExceeded.code})
-
-Json = dict[str, Any]
 
 
 # The scenario
@@ -342,29 +341,6 @@ def _unsuccessful(said: bytes) -> Ending:
     except (ValueError, KeyError, TypeError):
         return Ending.GAVE_UP
     return Ending.REFUSED if code in REFUSALS else Ending.GAVE_UP
-
-
-def charged(seen: Json) -> dict[tuple[int, LimitName], tuple[float, float]]:
-    """What each limit of the sandbox's account was charged; what it lost nobody counts."""
-    counters = next((pool["counters"] for pool in seen["pools"]), None)
-    requests = counters["requests_admitted"] if counters else 0.0
-    tokens = counters["tokens_charged"] if counters else 0.0
-    return {(0, LimitName.RPM): (requests, 0.0), (0, LimitName.TPM): (tokens, 0.0)}
-
-
-def denied(seen: Json) -> int:
-    """How many 429s it has answered."""
-    return seen["by_status"].get("429", 0)
-
-
-def failed(seen: Json) -> int:
-    """How many of its answers were its own failures."""
-    return sum(count for status, count in seen["by_status"].items() if status >= "500")
-
-
-def attempts(seen: Json) -> int:
-    """How many calls have reached it."""
-    return seen["calls"] + seen["in_flight"]
 
 
 @asynccontextmanager
