@@ -165,7 +165,6 @@ class ChainsDoor:
         call = Call(exchange, name, route, body, sign(identity, self._run_key), shape)
         rank = self._classes[wish.class_name].rank
         limit = _Limit(identity.deadline, limit_seconds, self._clock)
-        # What ends the answer stays outside: having it whole looks like a hang-up from inside.
         try:
             ending = await while_connected(exchange, self._run(call, rank, wish.deadline, limit))
         except ChainFailed as error:

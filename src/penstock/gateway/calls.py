@@ -143,7 +143,6 @@ class GatewayCalls:
     async def _answered(self, exchange: Exchange, asked: Asked) -> Outcome:
         """Send what may be sent, and pass the answer on."""
         begun: list[Answer] = []
-        # What ends the answer stays outside: having all of it looks like a hang-up from inside.
         try:
             whole = await while_connected(exchange, self._told(exchange, asked, begun))
         except CallError as error:

@@ -257,7 +257,6 @@ async def _read(exchange: Exchange, shared: SharedCall, how: str) -> None:
     """Pass a shared answer on to one caller."""
     reading = shared.read()
     try:
-        # What ends the answer stays outside: having all of it looks like a hang-up from inside.
         whole = await while_connected(exchange, _pass_on(exchange, shared, reading, how))
     finally:
         reading.close()

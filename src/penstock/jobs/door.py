@@ -195,7 +195,6 @@ class JobsDoor:
         after = last_event_id(exchange)
         exchange.response_headers.update(_STREAM_HEADERS)
         await exchange.start(200, CONTENT_TYPE)
-        # What ends the answer stays outside: having it whole looks like a hang-up from inside.
         last = await while_connected(exchange, self._pass_on(exchange, tenant, job_id, after))
         await exchange.write(last)
         await exchange.finish()

@@ -156,7 +156,6 @@ class BackgroundResponses:
     async def _stream(self, exchange: Exchange, job: Job, *, after: int) -> Outcome:
         exchange.response_headers.update(_STREAM_HEADERS)
         await exchange.start(200, CONTENT_TYPE)
-        # What ends the answer stays outside: having it whole looks like a hang-up from inside.
         last = await while_connected(exchange, self._tell(exchange, job, after))
         await exchange.write(last)
         await exchange.finish()

@@ -285,7 +285,6 @@ class Runs:
             {"location": _place(job) + "/join", "content-location": _place(job)}
         )
         try:
-            # What ends the answer stays outside: having it whole looks like a hang-up from inside.
             body = await while_connected(exchange, self._waited(exchange, job))
         except ClientGone:
             await self._left(job, cancels=cancels)
