@@ -19,9 +19,10 @@ from penstock.gateway.kept import KeptResponses, pinned_model
 from penstock.gateway.large_bodies import LargeBodies
 from penstock.gateway.late_errors import late_error
 from penstock.gateway.limit_headers import LimitsTold
+from penstock.gateway.named_runs import NamedRun, NamedRuns
 from penstock.gateway.notices import STREAM_HEADERS, QueueNotices
 from penstock.gateway.reuse import Reuse
-from penstock.gateway.who import Caller, caller_of, check_model, trace_id
+from penstock.gateway.who import Caller, caller_of, check_model
 from penstock.http.auth import Principal
 from penstock.http.door import Desk, while_connected
 from penstock.http.exchange import Exchange
@@ -43,6 +44,7 @@ class Asked(msgspec.Struct, frozen=True):
     arrived_at: float
     request_id: str
     account: Account
+    named: NamedRun | None = None
 
 
 class ChainModels(Protocol):
@@ -90,6 +92,7 @@ class GatewayCalls:
         self.fallbacks = Fallbacks(calls.dispatcher.scheduler, {})
         self.kept = KeptResponses()
         self._limits_told = LimitsTold()
+        self._named_runs = NamedRuns()
         self._calls = calls
         self._estimator = estimator
         self._desk = desk
@@ -125,20 +128,25 @@ class GatewayCalls:
         forecast = await self._large.run(
             body, partial(self._estimator.estimate, call, caller.route)
         )
-        self._name_sub_tenant_and_run(exchange, account, caller, call)
-        asked = Asked(call, caller, forecast, wish, arrived_at, exchange.request_id, account)
+        named = self._sub_tenant_and_run(exchange, account, caller, call)
+        asked = Asked(call, caller, forecast, wish, arrived_at, exchange.request_id, account, named)
         _note_caller(exchange, asked)
         return await self._answered(exchange, asked)
 
-    def _name_sub_tenant_and_run(
+    def _sub_tenant_and_run(
         self, exchange: Exchange, account: Account, caller: Caller, call: ParsedCall
-    ) -> None:
+    ) -> NamedRun | None:
         """What a caller says of its own users, who take turns, and of its runs, for the ledger."""
         if call.sub_tenant is not None:
-            named = f"{caller.principal.tenant}/{call.sub_tenant}"
-            account.row.sub_tenant = self._desk.authenticator.pseudonym(named)
-        if caller.run is None:
-            account.row.run_id = call.continuation_id or trace_id(exchange.headers)
+            user = f"{caller.principal.tenant}/{call.sub_tenant}"
+            account.row.sub_tenant = self._desk.authenticator.pseudonym(user)
+        if caller.run is not None:
+            return None
+        principal, row = caller.principal, account.row
+        named = self._named_runs.read(exchange.headers, call.continuation_id, principal)
+        if named is not None:
+            row.run_id, row.chain, row.step = named.run_id, named.chain, named.step
+        return named
 
     async def _answered(self, exchange: Exchange, asked: Asked) -> Outcome:
         """Send what may be sent, and pass the answer on."""
@@ -198,6 +206,8 @@ class GatewayCalls:
         unit_id = f"{asked.request_id}-{next(self._numbers)}"
         place = RunPlace(unit_id, asked.arrived_at)
         affinity = asked.call.cache_key
+        if affinity is None and asked.named is not None and not asked.named.is_trace:
+            affinity = asked.named.run_id
         if affinity is not None:
             affinity = f"{caller.principal.tenant}/{affinity}"
         if run is not None:

@@ -8,9 +8,7 @@ calls are the workers' own. From any other key the header means nothing.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from typing import Final
 
 import msgspec
 
@@ -18,8 +16,6 @@ from penstock.errors import Forbidden, Unauthenticated
 from penstock.http.auth import Authenticator, Principal
 from penstock.http.run_identity import HEADER, verify
 from penstock.units import RunIdentity
-
-_TRACEPARENT: Final = re.compile(r"00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}\Z")
 
 
 class Caller(msgspec.Struct, frozen=True):
@@ -52,13 +48,6 @@ def caller_of(
         started_by, tenant=run.tenant, class_default=run.class_name, ceiling=run.class_name
     )
     return Caller(principal, run)
-
-
-def trace_id(headers: Mapping[str, str]) -> str:
-    """The trace that a caller says its call belongs to (W3C Trace Context); else nothing."""
-    text = headers.get("traceparent")
-    match = None if text is None else _TRACEPARENT.match(text)
-    return match[1] if match is not None else ""
 
 
 def check_model(principal: Principal, model: str) -> None:

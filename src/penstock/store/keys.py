@@ -27,7 +27,13 @@ from penstock.config.model import KeyTable
 from penstock.errors import PenstockError, StoreError
 from penstock.store.database import DATABASE_FILE, Database, file_identity
 from penstock.store.key_rows import KeyGrant, KeyRows, StoredKey
-from penstock.store.pepper import PEPPER_FILE_VARIABLE, fingerprint, pepper_in
+from penstock.store.pepper import (
+    PEPPER_FILE_VARIABLE,
+    fingerprint,
+    new_content,
+    pepper_from,
+    pepper_in,
+)
 
 __all__ = [
     "KeyGrant",
@@ -74,7 +80,10 @@ class KeyStore:
         self._environment = environment
         self._rows: KeyRows | None = None
         self._identity: tuple[int, int] | None = None
-        self._pepper = secrets.token_bytes(32)  # until there is a store, for this process alone
+        # Until there is a store, for this process alone; where it makes the store, ever after:
+        # what it has called its tenants' users by then still means them.
+        self._content = new_content()
+        self._pepper = pepper_from(self._content)
         self._seen: object = None
 
     def close(self) -> None:
@@ -177,7 +186,9 @@ class KeyStore:
     def _pepper_of(self, rows: KeyRows) -> bytes:
         """The pepper, if it is the one that the database was made with."""
         tied_to = rows.pepper_fingerprint()
-        pepper = pepper_in(self._directory, self._environment, create=tied_to is None)
+        pepper = pepper_in(
+            self._directory, self._environment, create=tied_to is None, content=self._content
+        )
         if tied_to is None:
             rows.set_pepper_fingerprint(fingerprint(pepper))
             tied_to = rows.pepper_fingerprint()

@@ -23,9 +23,22 @@ _CHARACTERS_MAX: Final = 4096
 _PURPOSE: Final = b"penstock: digest of API keys, 1"
 
 
-def pepper_in(directory: Path, environment: Mapping[str, str], *, create: bool) -> bytes:
+def new_content() -> bytes:
+    """What a pepper's file may hold."""
+    return secrets.token_hex(_BYTES).encode()
+
+
+def pepper_from(content: bytes) -> bytes:
+    """The pepper that a file with this content would be."""
+    return hmac.digest(content, _PURPOSE, "sha256")
+
+
+def pepper_in(
+    directory: Path, environment: Mapping[str, str], *, create: bool, content: bytes | None = None
+) -> bytes:
     """The pepper of the store in ``directory``; made there when ``create`` and there is none.
 
+    ``content`` is what a new file is to hold: a process that has gone by it keeps its pepper.
     Raises StoreError when it is missing, too short, or readable by others where we made it.
     """
     named = environment.get(PEPPER_FILE_VARIABLE)
@@ -33,11 +46,11 @@ def pepper_in(directory: Path, environment: Mapping[str, str], *, create: bool) 
         return _derived(_content(Path(named)), Path(named))
     file = directory / "pepper"
     if create and not file.exists():
-        _make(file)
-    content = _content(file)
+        _make(file, content or new_content())
+    found = _content(file)
     if stat.S_IMODE(file.stat().st_mode) & 0o077:
         raise StoreError(f"{file}: others on this machine may read the pepper; chmod 600 it")
-    return _derived(content, file)
+    return _derived(found, file)
 
 
 def fingerprint(pepper: bytes) -> str:
@@ -59,10 +72,10 @@ def _content(file: Path) -> bytes:
 def _derived(content: bytes, file: Path) -> bytes:
     if len(content) < _BYTES:
         raise StoreError(f"{file}: a pepper has at least {_BYTES} characters; restore the file")
-    return hmac.digest(content, _PURPOSE, "sha256")
+    return pepper_from(content)
 
 
-def _make(file: Path) -> None:
+def _make(file: Path, content: bytes) -> None:
     """Write a whole pepper or none; of two processes at once, the first one's stays."""
     draft = file.with_name(f"{file.name}.{secrets.token_hex(8)}")
     try:
@@ -70,7 +83,7 @@ def _make(file: Path) -> None:
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             with os.fdopen(descriptor, "wb") as stream:
-                stream.write(secrets.token_hex(_BYTES).encode() + b"\n")
+                stream.write(content + b"\n")
                 stream.flush()
                 os.fsync(stream.fileno())
             os.link(draft, file)

@@ -127,17 +127,20 @@ def test_a_caller_s_own_user_stands_in_the_ledger_under_a_pseudonym(service, sto
     assert all(len(name) == 16 and "ada" not in name for name in names)
 
 
-def test_a_trace_or_a_continuation_names_the_run_in_the_ledger(service, store, poll):
+def test_a_trace_a_continuation_or_baggage_names_the_run_in_the_ledger(service, store, poll):
     trace = [("traceparent", f"00-{TRACE}-00f067aa0ba902b7-01")]
     traced = post(service, headers=trace)
     continued = post(service, headers=trace, background_options={"continuation_id": "run-7"})
-    neither = post(service, headers=[("traceparent", "00-nonsense")])
+    neither = post(service, headers=[("traceparent", "00-nonsense"), ("baggage", "=,;%")])
+    said = "user=ada,penstock.run=run-9,penstock.chain=support,penstock.step=3"
+    carried = post(service, headers=[*trace, ("baggage", said)])
 
-    runs = [
-        row(store, poll, answer.headers["x-request-id"])["run_id"]
-        for answer in (traced, continued, neither)
+    rows = [
+        row(store, poll, answer.headers["x-request-id"])
+        for answer in (traced, continued, neither, carried)
     ]
-    assert [TRACE, "run-7", ""] == runs
+    assert [TRACE, "run-7", "", "run-9"] == [one["run_id"] for one in rows]
+    assert [("", 0), ("support", 3)] == [(one["chain"], one["step"]) for one in rows[2:]]
 
 
 @pytest.mark.parametrize(

@@ -304,10 +304,22 @@ def test_of_two_peppers_made_at_once_the_first_one_stays(directory: Path) -> Non
     directory.mkdir()
     pepper.pepper_in(directory, {}, create=True)
     first = (directory / "pepper").read_bytes()
-    pepper._make(directory / "pepper")
+    pepper._make(directory / "pepper", pepper.new_content())
 
     assert (directory / "pepper").read_bytes() == first
     assert [file.name for file in directory.iterdir()] == ["pepper"]
+
+
+def test_a_process_that_makes_the_store_keeps_the_pepper_that_it_began_with(
+    opened: Opener, directory: Path
+) -> None:
+    service, command = opened(), opened()
+    before = service.snapshot().pepper
+    assert not (directory / "pepper").exists()
+
+    service.create("first", GRANT)
+
+    assert before == service.snapshot().pepper == command.snapshot().pepper
 
 
 def test_a_snapshot_shows_no_pepper(opened: Opener) -> None:
