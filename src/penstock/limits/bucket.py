@@ -6,6 +6,16 @@ bucket has a *rate* (units a second), a *capacity* (the burst) and a *level*. Th
 what no provider publishes, and it decides how much batch work may be sent at once: so it is
 either configured or starts small and grows to the largest ``remaining`` that was ever seen.
 
+**Reserve.** A class that takes from a nearly full bucket only lives on the refill, and leaves all
+the rest to more urgent ones at no loss: refill is lost only at the top. ``SLACK_SECONDS`` below the
+top is enough where one limit counts. With several it is free on the one that *binds*, of which the
+calls ask most for its rate. To keep another as full would hold work back while the refill of the
+binding one runs over; with a burst of 2 s, in which one large call leaves a second to wait for, 1
+to 1.8 % of it. So on the others the slack is ``SLACK_SECONDS_BESIDE``. They refill faster than they
+are used, so most of the time they are full all the same. (Two servers in a row with little room
+between them stop each other in the same way, and more room mends it: Hunt, "Sequential arrays of
+waiting lines", 1956.)
+
 A level below zero is a debt: the provider charged more than was reserved. Nothing is granted
 until the debt is refilled. All times are seconds of the caller's monotonic clock; a clock
 that steps back adds nothing and takes nothing away.
@@ -35,6 +45,13 @@ for ever."""
 SLACK_SHARE = 0.05
 SLACK_SECONDS = 0.25
 """Below the top of a bucket, so that no refill is lost between a wake-up and its sends."""
+
+SLACK_SECONDS_BESIDE = 1.0
+"""The same where another limit binds. With 0.5 s up to 1.2 % of that one was still lost; 2 s gained
+nothing more."""
+
+DEMAND_RATE = 0.02
+"""How far one call moves what is believed of the demand: about the last fifty count."""
 
 ROOM_SHARE = 0.3
 SHRINK = 0.7
@@ -80,6 +97,8 @@ class Bucket:
     of the limit. A unit above it can never be sent; one between ``capacity`` and it is sent
     when the bucket is full, and leaves a debt. ``reserve_share`` is how much of the capacity
     may be kept free for more urgent classes: all of it, where that costs nothing.
+    ``demand_seconds``: what a call takes on average, in seconds of the rate; the limit of which
+    that is most ``is_binding`` (``Pool`` compares).
     """
 
     __slots__ = (
@@ -95,6 +114,8 @@ class Bucket:
         "_updated_at",
         "capacity",
         "capacity_ceiling",
+        "demand_seconds",
+        "is_binding",
         "level",
         "paused_until",
         "production",
@@ -120,6 +141,8 @@ class Bucket:
         self.reserve_share = reserve_share
         self.source: str = "configured"
         self.production: Production | None = None
+        self.demand_seconds = 0.0
+        self.is_binding = True
         self._updated_at = now
         self._sends: deque[Send] = deque(maxlen=SENDS_MAX)
         self._observed_at = -math.inf
@@ -143,8 +166,18 @@ class Bucket:
         """Refill less what is drained, change by change."""
         while production.changes_at <= now:
             self._grow(self.rate - production.drain, max(production.changes_at, self._updated_at))
+            self.level = min(self.level, self.capacity - self._uncounted(production))
             production.change()
         self._grow(self.rate - production.drain, now)
+        self.level = min(self.level, self.capacity - self._uncounted(production))
+
+    def _uncounted(self, production: Production) -> float:
+        """What has been produced and the provider has not counted yet, on average.
+
+        Its bucket stands so much higher than ours, is full so much earlier, and loses its refill
+        then: so ours never fills to the top while answers are under way.
+        """
+        return min(0.5 * self.capacity, 0.5 * COUNTED_EVERY_SECONDS * production.drain)
 
     def _grow(self, rate: float, now: float) -> None:
         seconds = now - self._updated_at
@@ -196,16 +229,18 @@ class Bucket:
         """
         self.advance(now)
         capacity, speed = self.capacity, production.pace.tokens_per_second
+        uncounted = self._uncounted(production)
         beginning = production.committed - production.drain
         inexact = START_SECONDS * ((1.5 if reserve else 1.0) * self.rate + beginning)
         start = need = max(1.0, min(inexact, START_SHARE_MAX * capacity), self._margin)
         if reserve:
             drained = max(0.0, production.committed + speed - self.rate) * expected / speed
+            drained = max(0.0, drained - uncounted)
             top = capacity - max(SLACK_SHARE * capacity, SLACK_SECONDS * self.rate)
             if drained > top and production.committed > self.rate:
                 return max(self.paused_until, now, production.changes_at)
             need = max(need, min(drained + self.floor(drained, reserve), top))
-        missing = min(capacity, need) - self.level
+        missing = min(capacity - uncounted, need) - self.level
         if missing <= ROUNDING * capacity or missing <= ROUNDING:
             return max(self.paused_until, now)
         growth = self.rate - production.drain
@@ -262,11 +297,18 @@ class Bucket:
 
     def floor(self, amount: float, reserve: float) -> float:
         """What a class with this reserve leaves in the bucket after taking ``amount``."""
-        slack = max(SLACK_SHARE * self.capacity, SLACK_SECONDS * self.rate)
+        seconds = SLACK_SECONDS if self.is_binding else SLACK_SECONDS_BESIDE
+        slack = max(SLACK_SHARE * self.capacity, seconds * self.rate)
         free = self.capacity - slack - amount
         if free <= 0 or (self.reserve_share < 1 and self.capacity < SOFT_SECONDS_MIN * self.rate):
             return 0.0
         return reserve * self.reserve_share * free
+
+    def note_demand(self, amount: float) -> float:
+        """A call takes so much; what calls take on average now, in seconds of the rate."""
+        seconds = amount / self.rate
+        self.demand_seconds += DEMAND_RATE * (seconds - self.demand_seconds)
+        return self.demand_seconds
 
     def level_at(self, then: float, now: float) -> float:
         """The level at a later time, if nothing is taken."""

@@ -70,7 +70,8 @@ class Held(NamedTuple):
 class Pool:
     """The buckets, windows and slots of one deployment, or of several that share them."""
 
-    __slots__ = ("_paced", "buckets", "days", "plan", "production", "rolling", "slots")
+    __slots__ = ("_binding", "_compared", "_paced", "buckets", "days", "plan", "production",
+                 "rolling", "slots")  # fmt: skip
 
     def __init__(
         self, plan: LimitsPlan, now: float, *, output_is_charged_as_produced: bool = False
@@ -82,6 +83,8 @@ class Pool:
         }
         self.days: dict[LimitName, DayBucket] = {}
         self._paced: list[tuple[LimitName, Limit]] = []
+        self._compared: list[tuple[LimitName, Bucket]] = []
+        self._binding: Bucket | None = None
         # Without a limit, too, it is known how many are in use: a reload may set one.
         self.slots = Slots(_concurrency(plan))
         self.rolling = _rolling(plan)
@@ -97,6 +100,15 @@ class Pool:
         bucket = self.buckets.get(LimitName.OTPM)
         if bucket is not None:
             bucket.production = self.production
+        # What is produced is not taken at once, and a window has no top to stay below.
+        self._compared = [
+            (name, each)
+            for name, each in paced
+            if isinstance(each, Bucket) and each.production is None
+        ]
+        self._binding = None
+        for _, each in self._compared:
+            each.is_binding = True
 
     def replan(self, plan: LimitsPlan, now: float) -> None:
         """Take over changed configuration, keeping levels and what was learnt."""
@@ -246,7 +258,21 @@ class Pool:
         if self.rolling is not None:
             self.rolling.take(now)
         self.slots.in_use += amounts.get(LimitName.CONCURRENCY, 0.0)
+        if len(self._compared) > 1:
+            self._find_binding(amounts)
         return answer
+
+    def _find_binding(self, amounts: Amounts) -> None:
+        """Which limit the calls ask most of, with this one."""
+        most_seconds, binding = -1.0, self._binding
+        for name, bucket in self._compared:
+            seconds = bucket.note_demand(amounts.get(name, 0.0))
+            if seconds > most_seconds:
+                most_seconds, binding = seconds, bucket
+        if binding is not self._binding:
+            self._binding = binding
+            for _, bucket in self._compared:
+                bucket.is_binding = bucket is binding
 
     def bounded(self, charged: Amounts) -> Amounts:
         """No call is believed to have taken more of a limit than all of it.

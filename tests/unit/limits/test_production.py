@@ -67,6 +67,16 @@ def test_a_class_that_leaves_a_reserve_begins_only_what_the_level_bears():
     )
 
 
+def test_a_full_bucket_is_not_believed_to_keep_what_is_produced_and_not_counted_yet():
+    """The provider counts by the second: until then its bucket is full and loses its refill."""
+    pool = pool_of(otpm=338 * 60, burst_seconds=2)
+    for _ in range(4):
+        pool.reserve(output(1_500), 0.0)
+    bucket = pool.buckets[OTPM]
+    bucket.advance(DELAY + 5.0)
+    assert bucket.level == pytest.approx(676 - 0.5 * 4 * SPEED)
+
+
 def test_what_a_call_was_charged_replaces_what_was_drained_for_it():
     pool = pool_of(otpm=3_000, burst_seconds=60)
     answer = pool.reserve(output(400), 0.0)
