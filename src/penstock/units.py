@@ -57,6 +57,7 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
     ``tokens_input`` holds every prompt token, the cached ones too;
     ``tokens_input_cached`` is the part of them read from the provider's prompt cache,
     ``tokens_input_written`` the part written into it. ``tokens_reasoning`` is part of the output.
+    ``service_tier`` is the one that it was answered in; empty: that was not said.
     """
 
     tokens_input: int = 0
@@ -64,6 +65,7 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
     tokens_input_cached: int = 0
     tokens_reasoning: int = 0
     tokens_input_written: int = 0
+    service_tier: str = ""
 
 
 class ChargeModel(msgspec.Struct, frozen=True):

@@ -39,6 +39,7 @@ _SECRET_FIELDS = frozenset({"key_env", "key_file", "base_url"})
 _SIMPLE_RULES: dict[type[inspect.Type], str] = {
     inspect.BoolType: "must be true or false",
     inspect.ListType: "must be a list in [ ]",
+    inspect.DictType: "must be a table in { } of names with numbers",
 }
 _STAND_INS: dict[type[msgspec.Struct], dict[str, Any]] = {
     model.ProviderTable: {"kind": "openai"},

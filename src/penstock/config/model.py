@@ -16,11 +16,13 @@ from msgspec import Meta
 IDENTIFIER_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}\Z"
 IMPORT_PATTERN = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*\Z"
 ENVIRONMENT_PATTERN = r"^[A-Z_][A-Z0-9_]{0,63}\Z"
+TIER_PATTERN = r"^[A-Za-z][A-Za-z0-9_-]{0,31}\Z"
 API_VERSION_PATTERN = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}(-preview)?\Z"
 
 Positive: TypeAlias = Annotated[float, Meta(gt=0)]
 PositiveInt: TypeAlias = Annotated[int, Meta(gt=0)]
 Dollars: TypeAlias = Annotated[float, Meta(ge=0, le=1_000_000)]
+PriceFactor: TypeAlias = Annotated[float, Meta(gt=0, le=100)]
 NonNegativeInt: TypeAlias = Annotated[int, Meta(ge=0)]
 Text: TypeAlias = Annotated[str, Meta(min_length=1)]
 Identifier: TypeAlias = Annotated[str, Meta(pattern=IDENTIFIER_PATTERN)]
@@ -288,6 +290,13 @@ class DeploymentTable(_Table, frozen=True):
         Dollars | None,
         Meta(description="dollars for a million cached input tokens; default: price_input"),
     ] = None
+    service_tiers: Annotated[
+        dict[Annotated[str, Meta(pattern=TIER_PATTERN)], PriceFactor],
+        Meta(
+            description="values of `service_tier` that callers may have sent on, each with its "
+            "price as a multiple of the ordinary one: `{ flex = 0.5 }`"
+        ),
+    ] = {}
 
 
 class ModelTable(_Table, frozen=True):

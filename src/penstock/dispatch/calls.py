@@ -62,6 +62,7 @@ class Target(msgspec.Struct, frozen=True):
     timeouts: Timeouts
     key: str | None = None
     api_version: str | None = None
+    service_tiers: frozenset[str] = frozenset()
 
     def __repr__(self) -> str:
         return f"Target({self.deployment!r})"
@@ -83,6 +84,7 @@ class Answer:
     """A good answer under way: whole, or a stream whose first piece is here.
 
     ``body`` is None for a stream. ``usage`` is final once the body or the stream has been read.
+    ``tier_sent`` is the service tier that it was asked for in, where it may be; else empty.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class Answer:
         self.grant = grant
         self.body = body
         self.is_complete = body is not None
+        self.tier_sent = ""
         self._estimate = unit.estimate
         self._reported = reported
 
@@ -117,7 +120,10 @@ class Answer:
     @property
     def usage(self) -> Usage:
         """What the provider reported, or what was seen where it has reported nothing."""
-        return self.reported or Usage(self._estimate.tokens_input, self.tokens_output_seen)
+        usage = self.reported or Usage(self._estimate.tokens_input, self.tokens_output_seen)
+        if self.tier_sent and not usage.service_tier:
+            return msgspec.structs.replace(usage, service_tier=self.tier_sent)
+        return usage
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The answer as it comes. Raises CallError where the provider fails or breaks off."""
@@ -352,12 +358,15 @@ class Calls:
                 error.observed = observed
             raise
         self._metrics.first_byte(target.deployment, clock() - sent_at)
+        answer.tier_sent = _sent_tier(target, call)
         return answer
 
     async def _send(
         self, target: Target, call: ParsedCall, headers: Mapping[str, str]
     ) -> UpstreamResponse:
         url = target.adapter.url(target.base_url, call.endpoint, target.model, target.api_version)
+        if _sent_tier(target, call):
+            call = msgspec.structs.replace(call, sends_tier=True)
         body = target.adapter.upstream_body(call, target.model)
         sent_headers = target.adapter.upstream_headers(headers, target.key)
         try:
@@ -408,6 +417,12 @@ def _aftermath(failed: AttemptFailed, unit: Unit, grant: Grant, *, requeue: bool
     if learnt is not None and not (failed.is_stale and grant.attempt == 1):
         events.append(learnt)
     return events
+
+
+def _sent_tier(target: Target, call: ParsedCall) -> str:
+    """The caller's service tier, where this deployment may be asked for it; else nothing."""
+    tier = call.service_tier
+    return tier if tier is not None and tier in target.service_tiers else ""
 
 
 async def _check_status(target: Target, response: UpstreamResponse) -> None:

@@ -92,6 +92,7 @@ def targets_of(config: Config, secrets: Secrets) -> Mapping[str, Target]:
                 total_seconds=provider.total_timeout_seconds,
             ),
             key=secrets.providers.get(table.provider),
+            service_tiers=frozenset(table.service_tiers),
         )
     return targets
 

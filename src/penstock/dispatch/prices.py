@@ -27,15 +27,19 @@ Rate: TypeAlias = int | list[tuple[int, int]]
 
 
 class Price(msgspec.Struct, frozen=True):
-    """What the tokens of one deployment cost. A kind without a rate of its own costs as input."""
+    """What the tokens of one deployment cost. A kind without a rate of its own costs as input.
+
+    ``tiers`` are multiples of all that for the service tiers that cost otherwise.
+    """
 
     input: Rate
     input_cached: Rate | None = None
     input_written: Rate | None = None
     output: Rate | None = None
+    tiers: Mapping[str, float] = {}
 
     def nano_dollars(self, usage: Usage) -> int:
-        """The cost of what a call used. Reasoning is output."""
+        """The cost of what a call used, in the tier that answered it. Reasoning is output."""
         prompt = usage.tokens_input
         cached = min(usage.tokens_input_cached, prompt)
         written = min(usage.tokens_input_written, prompt - cached)
@@ -50,11 +54,14 @@ class Price(msgspec.Struct, frozen=True):
             total += written * (base if rate is None else _at(rate, prompt))
         if self.output is not None:
             total += usage.tokens_output * _at(self.output, prompt)
-        return (total + _MILLION // 2) // _MILLION
+        cost = (total + _MILLION // 2) // _MILLION
+        factor = self.tiers.get(usage.service_tier)
+        return cost if factor is None else round(cost * factor)
 
-    def expected(self, estimate: Estimate) -> int:
-        """The cost of what a call is expected to use."""
-        return self.nano_dollars(Usage(estimate.tokens_input, estimate.tokens_output))
+    def expected(self, estimate: Estimate, service_tier: str | None = None) -> int:
+        """The cost of what a call is expected to use, in the tier that it asks for."""
+        tokens = estimate.tokens_input, estimate.tokens_output
+        return self.nano_dollars(Usage(*tokens, service_tier=service_tier or ""))
 
 
 def _at(rate: Rate, tokens_input: int) -> int:
@@ -139,6 +146,8 @@ def prices_of(config: Config) -> Mapping[str, Price]:
         price = _stated(table)
         if price is None:
             price = shipped().price(config.providers[table.provider].base_url, table.model or name)
+        if price is not None and table.service_tiers:
+            price = msgspec.structs.replace(price, tiers=table.service_tiers)
         if price is not None:
             found[name] = price
     return found

@@ -78,7 +78,9 @@ class Account:
         self._granted_at: float | None = None
         self._reservation: Reservation | None = None
 
-    def submit(self, unit: Unit, model: str, caller: Caller) -> None:
+    def submit(
+        self, unit: Unit, model: str, caller: Caller, service_tier: str | None = None
+    ) -> None:
         """The call is a unit now, for a model that is served. Raises BudgetExceeded.
 
         Called again where another model is asked instead: what was set aside for the first one
@@ -103,7 +105,7 @@ class Account:
             row.tenant,
             row.key_id,
             estimate.tokens_input + estimate.tokens_output,
-            0 if price is None else price.expected(estimate),
+            0 if price is None else price.expected(estimate, service_tier),
         )
         if warning is not None:
             self._exchange.response_headers["penstock-budget-warning"] = warning

@@ -301,7 +301,7 @@ class GatewayCalls:
         unit = self._unit(asked, queue)
         if notices is not None:
             notices.unit_id = unit.unit_id
-        asked.account.submit(unit, model, asked.caller)
+        asked.account.submit(unit, model, asked.caller, call.service_tier)
         exchange.facts["model"] = queue.partition(" ")[0]
         opened = self._calls.open(
             unit,

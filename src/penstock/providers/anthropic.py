@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
@@ -105,6 +105,7 @@ class _UsageWire(msgspec.Struct):
     output_tokens: _COUNT | None = None
     cache_creation_input_tokens: _COUNT | None = None
     cache_read_input_tokens: _COUNT | None = None
+    service_tier: Any = None
 
 
 class _Answer(msgspec.Struct):
@@ -329,6 +330,7 @@ def _read_usage(raw: msgspec.Raw, before: Usage | None) -> Usage | None:
         tokens_output=output,
         tokens_input_cached=cached,
         tokens_input_written=written,
+        service_tier=control.tier_said(wire.service_tier) or before.service_tier,
     )
 
 

@@ -50,7 +50,8 @@ class ParsedCall(msgspec.Struct, frozen=True):
     prompt. ``background`` and ``previous_response_id`` belong to ``/v1/responses``;
     ``fallbacks`` is false where the caller wants this model or none. ``deadline`` is what its
     metadata say of one, ``window_seconds`` how long it may take, ``continuation_id`` which of its
-    runs it belongs to; none of them is trusted with more than that.
+    runs it belongs to; none of them is trusted with more than that. ``sends_tier`` says
+    that the deployment it goes to may be asked for that ``service_tier``.
     """
 
     endpoint: Endpoint
@@ -71,6 +72,7 @@ class ParsedCall(msgspec.Struct, frozen=True):
     deadline: str | None = None
     window_seconds: float | None = None
     continuation_id: str = ""
+    sends_tier: bool = False
 
 
 class FailureKind(StrEnum):

@@ -15,7 +15,7 @@ from typing import Annotated, Any, TypeAlias
 import msgspec
 from msgspec import Meta
 
-from penstock.config.model import Identifier
+from penstock.config.model import TIER_PATTERN, Identifier
 from penstock.errors import InvalidRequest
 from penstock.providers.base import ParsedCall
 from penstock.providers.request import join_fields, read_field
@@ -23,6 +23,7 @@ from penstock.providers.request import join_fields, read_field
 TOKENS_MAX = 10_000_000
 CHOICES_MAX = 128
 SUB_TENANT_LENGTH_MAX = 512
+TIER_LENGTH_MAX = 32
 
 _WINDOW_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
@@ -41,7 +42,7 @@ _BACKGROUND_OPTIONS = msgspec.json.Decoder(_BackgroundOptions | None)
 Tokens: TypeAlias = Annotated[int, Meta(ge=0, le=TOKENS_MAX)] | None
 Choices: TypeAlias = Annotated[int, Meta(ge=1, le=CHOICES_MAX)] | None
 Priority: TypeAlias = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)] | None
-ServiceTier: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,31}\Z")] | None
+ServiceTier: TypeAlias = Annotated[str, Meta(pattern=TIER_PATTERN)] | None
 SubTenant: TypeAlias = Annotated[str, Meta(max_length=SUB_TENANT_LENGTH_MAX)] | None
 
 _MODEL = msgspec.json.Decoder(Identifier)
@@ -53,9 +54,10 @@ _SERVICE_TIER = msgspec.json.Decoder(ServiceTier)
 _SUB_TENANT = msgspec.json.Decoder(SubTenant)
 
 OURS = ("priority", "service_tier", "disable_fallbacks", "background", "background_options")
-"""Fields that speak to us alone. ``service_tier`` is a price as well as a wish: until a
-deployment can be configured to allow it, no caller spends the operator's money with it.
+"""Fields that speak to us alone. ``service_tier`` is a price as well as a wish: it goes to those
+deployments alone whose configuration allows that tier, so no caller spends the operator's money.
 ``disable_fallbacks`` is LiteLLM's word; ``background`` is done here."""
+_OURS_WITHOUT_TIER = tuple(name for name in OURS if name != "service_tier")
 
 
 def read_model(fields: Mapping[str, msgspec.Raw]) -> str:
@@ -104,6 +106,11 @@ def read_service_tier(fields: Mapping[str, msgspec.Raw]) -> str | None:
         fields, "service_tier", _SERVICE_TIER, "a word such as 'default', 'flex' or 'priority'"
     )
     return tier
+
+
+def tier_said(value: object) -> str:
+    """The tier that an answer names, whatever stands in its place."""
+    return value if isinstance(value, str) and len(value) <= TIER_LENGTH_MAX else ""
 
 
 def read_sub_tenant(fields: Mapping[str, msgspec.Raw], name: str) -> str | None:
@@ -158,10 +165,11 @@ def with_changes(call: ParsedCall, model: str, changed: Mapping[str, bytes]) -> 
     changes = dict(changed)
     if model != call.model:
         changes["model"] = msgspec.json.encode(model)
-    if not changes and not any(name in call.fields for name in OURS):
+    removed = _OURS_WITHOUT_TIER if call.sends_tier else OURS
+    if not changes and not any(name in call.fields for name in removed):
         return call.body
     fields: dict[str, bytes | msgspec.Raw] = {
-        name: raw for name, raw in call.fields.items() if name not in OURS
+        name: raw for name, raw in call.fields.items() if name not in removed
     }
     fields.update(changes)
     return join_fields(fields)

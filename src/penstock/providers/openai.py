@@ -23,7 +23,7 @@ out again.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
@@ -101,12 +101,14 @@ class _Answer(msgspec.Struct):
     choices: msgspec.Raw = msgspec.Raw()
     data: msgspec.Raw = msgspec.Raw()
     usage: msgspec.Raw = msgspec.Raw()
+    service_tier: Any = None
 
 
 class _Chunk(msgspec.Struct):
     choices: msgspec.Raw = msgspec.Raw()
     usage: msgspec.Raw = msgspec.Raw()
     error: msgspec.Raw = msgspec.Raw()
+    service_tier: Any = None
 
 
 _STREAM_OPTIONS = msgspec.json.Decoder(_StreamOptions | None)
@@ -227,7 +229,7 @@ class OpenAIAdapter:
         if not has_items(items):
             missing = "data" if call.endpoint is Endpoint.EMBEDDINGS else "choices"
             raise UpstreamInvalid(f"The provider's answer has no {missing}.")
-        return _read_usage(answer.usage)
+        return _read_usage(answer.usage, answer.service_tier)
 
     def failure_within(
         self,
@@ -267,6 +269,9 @@ class OpenAIAdapter:
     def classify_error(self, status: int, headers: Mapping[str, str], error: ErrorText) -> Failure:
         """The same of an error that has been read; status 0: inside a stream."""
         status = status or _status_in_stream(error)
+        if status == 429 and "resource_unavailable" in (error.code, error.type):
+            # OpenAI's guide "Flex processing": that tier has no capacity; no limit is used up.
+            status = 503
         if error.type in _NO_QUOTA or error.code in _NO_QUOTA:
             return Failure(FailureKind.FATAL)
         if status != 429:
@@ -315,7 +320,7 @@ class OpenAIStreamReader(EventReader):
             error = read_error(event.data or b"")
             self._failure = self._classify(0, {}, error)
             return False
-        usage = _read_usage(chunk.usage)
+        usage = _read_usage(chunk.usage, chunk.service_tier)
         self._usage = usage or self._usage
         if has_items(chunk.choices):
             self._deltas += 1
@@ -358,7 +363,7 @@ def _is_given(raw: msgspec.Raw) -> bool:
     return bytes(raw) not in {b"", b"null"}
 
 
-def _read_usage(raw: msgspec.Raw) -> Usage | None:
+def _read_usage(raw: msgspec.Raw, service_tier: object) -> Usage | None:
     """A usage report; None where there is none, or one that cannot be true."""
     if not _is_given(raw):
         return None
@@ -373,6 +378,7 @@ def _read_usage(raw: msgspec.Raw) -> Usage | None:
         tokens_output=wire.completion_tokens or 0,
         tokens_input_cached=min(cached, wire.prompt_tokens),
         tokens_reasoning=(completion.reasoning_tokens if completion else None) or 0,
+        service_tier=control.tier_said(service_tier),
     )
 
 

@@ -79,6 +79,7 @@ class _Answer(msgspec.Struct):
     output: msgspec.Raw = msgspec.Raw()
     usage: msgspec.Raw = msgspec.Raw()
     error: _Error | None = None
+    service_tier: Any = None
 
 
 class _StreamEvent(msgspec.Struct):
@@ -152,7 +153,7 @@ def usage(body: bytes) -> Usage | None:
     answer = _decoded(body)
     if not is_list(answer.output):
         raise UpstreamInvalid("The provider's answer has no output.")
-    return _read_usage(answer.usage)
+    return _read_usage(answer)
 
 
 def response_id(body: bytes) -> str | None:
@@ -234,7 +235,7 @@ class ResponsesReader(EventReader):
             self._deltas += 1
         elif data.type in _ENDS:
             answer = _decoded(data.response)
-            self._usage = _read_usage(answer.usage)
+            self._usage = _read_usage(answer)
             self._finished = True
         elif data.type in {"response.created", "response.queued"}:
             self._response_id = _known_id(_decoded(data.response).id)
@@ -270,8 +271,9 @@ def _text(value: object) -> str:
     return value[:4096] if isinstance(value, str) else ""
 
 
-def _read_usage(raw: msgspec.Raw) -> Usage | None:
+def _read_usage(answer: _Answer) -> Usage | None:
     """A usage report; None where there is none, or one that cannot be true."""
+    raw = answer.usage
     try:
         wire = _USAGE.decode(raw) if bytes(raw) else None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -285,4 +287,5 @@ def _read_usage(raw: msgspec.Raw) -> Usage | None:
         tokens_output=wire.output_tokens or 0,
         tokens_input_cached=min(cached, wire.input_tokens),
         tokens_reasoning=(details.reasoning_tokens if details else None) or 0,
+        service_tier=control.tier_said(answer.service_tier),
     )

@@ -106,6 +106,14 @@ import = "no_such_module"
         ("[server]\nallowed_hosts = 'a'", '2: server.allowed_hosts = "a": must be a list in [ ]'),
         ("[server]\nallowed_hosts = ['a',\n2]", "3: server.allowed_hosts[1] = 2: must be a text"),
         ("server = 1", "1: server = 1: must be a table"),
+        (
+            PROVIDER + "[deployments.d]\nprovider = 'p'\nservice_tiers = ['flex']",
+            '6: deployments.d.service_tiers = ["flex"]: must be a table in { } of names with',
+        ),
+        (
+            PROVIDER + "[deployments.d]\nprovider = 'p'\nservice_tiers = { flex = 0 }",
+            "6: deployments.d.service_tiers = {...}: must be a table in { } of names with",
+        ),
         ("[[server]]\nport = 1", "1: server ="),
         ("providers = []", "1: providers = []: must hold tables: [providers.NAME]"),
         ("providers.x = 3", "1: providers.x = 3: must be a table"),

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import genai_prices
 import pytest
@@ -92,7 +93,7 @@ def test_an_unknown_provider_or_model_has_no_price() -> None:
     assert shipped().price(ADDRESSES["openai"], "no-such-model") is None
 
 
-def config(**price: float) -> Config:
+def config(**price: Any) -> Config:
     return Config(
         providers={"p": ProviderTable(kind="openai", base_url="https://api.openai.com/v1")},
         deployments={
@@ -110,6 +111,17 @@ def test_a_deployment_has_the_price_of_its_model_unless_the_file_states_another(
     assert known.nano_dollars(Usage(1_000_000, 0)) > 0
     assert stated.nano_dollars(Usage(1_000_000, 500_000, 250_000)) == 5_625_000_000
     assert stated.expected(Estimate(10, 10, 4096)) == 100_000
+
+
+def test_a_tier_costs_its_multiple_and_any_other_the_price_itself() -> None:
+    price = prices_of(
+        config(price_input=2.0, price_output=8.0, service_tiers={"flex": 0.5, "priority": 1.75})
+    )["known"]
+    used = {name: Usage(1_000_000, service_tier=name) for name in ("flex", "priority", "default")}
+
+    assert [price.nano_dollars(one) for one in used.values()] == [10**9, 35 * 10**8, 2 * 10**9]
+    assert price.expected(Estimate(10**6, 0), "priority") == 35 * 10**8
+    assert price.expected(Estimate(10**6, 0), None) == 2 * 10**9
 
 
 def test_a_long_prompt_makes_the_whole_call_dearer() -> None:

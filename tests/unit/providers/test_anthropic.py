@@ -161,6 +161,14 @@ def test_any_cut_of_a_stream_passes_it_untouched_and_counts_it(cuts: list[int]) 
     assert reader.tokens_output_seen == 4
 
 
+def test_a_tier_is_said_at_the_beginning_of_a_stream() -> None:
+    reader = ADAPTER.stream_reader(CALL)
+    tiered = START.replace(b'"input_tokens"', b'"service_tier":"priority","input_tokens"', 1)
+    reader.feed(tiered + DELTA + END + STOP)
+
+    assert reader.usage == Usage(25, 15, service_tier="priority")
+
+
 def test_a_broken_stream_is_charged_for_what_has_passed() -> None:
     reader = ADAPTER.stream_reader(CALL)
     reader.feed(START + DELTA * 6 + DELTA[:20])

@@ -134,6 +134,18 @@ def test_only_what_must_change_is_spliced() -> None:
     )
 
 
+def test_a_tier_that_the_deployment_allows_stays_where_it_is() -> None:
+    body = b'{"model":"gpt-4o", "service_tier": "flex", "messages":[]}'
+    call = msgspec.structs.replace(ADAPTER.parse(Endpoint.CHAT, body), sends_tier=True)
+    with_priority = ADAPTER.parse(Endpoint.CHAT, body[:-1] + b',"priority":1}')
+    spliced = msgspec.structs.replace(with_priority, sends_tier=True)
+
+    assert ADAPTER.upstream_body(call, "gpt-4o") is body
+    assert ADAPTER.upstream_body(spliced, "gpt-4o") == (
+        b'{"model":"gpt-4o","service_tier":"flex","messages":[]}'
+    )
+
+
 def test_fields_that_other_gateways_obey_change_neither_destination_nor_key() -> None:
     hostile = {
         "api_base": "http://evil.example",
@@ -249,6 +261,13 @@ def test_any_cut_of_a_stream_gives_the_same_bytes_and_counts(cuts: list[int], as
     assert passed == (stream if asked else hidden)
     assert (reader.usage, reader.finished, reader.failure) == (Usage(9, 4), True, None)
     assert reader.tokens_output_seen == 3
+
+
+def test_a_stream_says_its_tier_with_its_usage() -> None:
+    reader = ADAPTER.stream_reader(ADAPTER.parse(Endpoint.CHAT, chat(stream=True)))
+    reader.feed(chunk() + chunk("", "," + USAGE + ',"service_tier":"flex"') + DONE)
+
+    assert reader.usage == Usage(9, 4, service_tier="flex")
 
 
 def test_usage_on_a_chunk_with_choices_stays_where_it_is() -> None:
@@ -429,6 +448,7 @@ PREFIX = "Rate limit reached for gpt-4o in organization org-x on "
             ),
             Failure(FailureKind.DAY, None, LimitName.RPD),
         ),
+        (429, b'{"error":{"code":"resource_unavailable"}}', Failure(FailureKind.OVERLOADED)),
         (429, b"<html>busy</html>", Failure(FailureKind.RATE)),
         (429, b"", Failure(FailureKind.RATE)),
         (429, b'{"error":' + b"[" * 5000, Failure(FailureKind.RATE)),
