@@ -178,7 +178,7 @@ class Service:
         self._batches = self._make_batches(config)
         self._jobs_door = JobsDoor(self._jobs, self._chains.class_of, self._batches.webhooks)
         entrance = Entrance(self._routes(), self._desk)
-        self._inside.application = entrance
+        self._inside.doors = entrance.answer
         self._server = HttpServer(entrance, config.server)
         self._watch_over(self._dispatcher.run(), "the dispatcher")
         await self._server.start()

@@ -26,6 +26,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+from collections.abc import Awaitable
 from typing import Final
 
 from penstock.errors import StoreError
@@ -81,15 +82,15 @@ class Journal:
     def around(self, handler: Handler) -> Handler:
         """``handler``, which is asked only what the journal cannot answer."""
 
-        async def handle(exchange: Exchange) -> Outcome:
+        def handle(exchange: Exchange) -> Awaitable[Outcome]:
             principal = exchange.principal
             if principal is None or not principal.internal or HEADER not in exchange.headers:
-                return await handler(exchange)
+                return handler(exchange)
             authenticator = self._desk.authenticator
             caller = caller_of(principal, exchange.headers, authenticator, self._run_key)
             if caller.run is None or not caller.run.job_id:
-                return await handler(exchange)
-            return await self._answer(exchange, handler, caller, caller.run)
+                return handler(exchange)
+            return self._answer(exchange, handler, caller, caller.run)
 
         return handle
 

@@ -25,12 +25,10 @@ from penstock.http.exchange import (
     Bodies,
     ClientGone,
     Exchange,
-    Receive,
-    Scope,
-    Send,
     while_connected,
 )
 from penstock.http.hosts import HostRule
+from penstock.http.line import Scope
 from penstock.telemetry.logs import REQUEST_LOGGER, log_facts
 from penstock.telemetry.metrics import Metrics
 from penstock.units import Outcome
@@ -71,7 +69,7 @@ class Desk:
 
 
 class Door:
-    """The ASGI app of one route.
+    """What answers on one route.
 
     ``door`` is its name in metrics and logs. ``shape`` None is that of whoever asks, for what is
     no protocol's own. ``request`` is what a body must hold, for ``openapi``; the handler is what
@@ -98,10 +96,10 @@ class Door:
         self._desk = desk
         self._logged = logged
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope) -> None:
         """Answer one request, whatever happens in it."""
         began = time.perf_counter()
-        exchange = Exchange(scope, receive, send, self._desk.server, self._desk.bodies)
+        exchange = Exchange(scope, self._desk.server, self._desk.bodies)
         outcome = Outcome.INTERNAL
         try:
             outcome = await self._answer(exchange)

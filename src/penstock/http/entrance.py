@@ -7,15 +7,16 @@ route must lead to a Door, or the service does not start.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 
 from starlette.routing import BaseRoute, Match, Route
 
 from penstock.errors import CallError, InvalidRequest, NotFound
 from penstock.http.door import Access, Desk, Door, Handler
 from penstock.http.error_body import ErrorShape
-from penstock.http.exchange import Exchange, Receive, Scope, Send
+from penstock.http.exchange import Exchange
 from penstock.http.hosts import check_path
+from penstock.http.line import Receive, Scope, Send
 from penstock.units import Outcome
 
 
@@ -43,11 +44,18 @@ class Entrance:
                     self._exact.setdefault((method, route.path), door)
         self._desk = desk
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass one request on to its door; nothing but HTTP is served."""
-        if scope["type"] != "http":
-            return
-        await self._door(scope)(scope, receive, send)
+    def __call__(
+        self,
+        scope: Scope,
+        receive: Receive,  # noqa: ARG002 - ASGI's; the line does what it does
+        send: Send,  # noqa: ARG002 - likewise
+    ) -> Awaitable[None]:
+        """Pass one request on to its door; as ASGI has it."""
+        return self.answer(scope)
+
+    def answer(self, scope: Scope) -> Awaitable[None]:
+        """Pass one request on to its door. ``scope["state"]["line"]`` is where it came from."""
+        return self._door(scope)(scope)
 
     def _door(self, scope: Scope) -> Door:
         try:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, MutableMapping
-from typing import Any, Final, Protocol, TypeAlias, TypeVar
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
@@ -24,12 +24,9 @@ from penstock.errors import (
     UnsupportedMedia,
 )
 from penstock.http.auth import Principal
+from penstock.http.line import HangUp, Line, Message, Scope
 from penstock.units import Outcome
 
-Scope: TypeAlias = MutableMapping[str, Any]
-Message: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[Message]]
-Send: TypeAlias = Callable[[Message], Awaitable[None]]
 _T = TypeVar("_T")
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
@@ -97,26 +94,6 @@ class Bodies:
             self._by_tenant.pop(tenant, None)
 
 
-class HangUp:
-    """Tells whoever is at work for a connection's caller that the caller is gone.
-
-    The server tells it, and hands it to the app in ``scope["state"]["hang_up"]``. A callback and
-    no task that waits for a message: that was a tenth of what a call cost.
-    """
-
-    __slots__ = ("is_gone", "told")
-
-    def __init__(self) -> None:
-        self.is_gone = False
-        self.told: Callable[[], None] | None = None
-
-    def tell(self) -> None:
-        """The caller is gone."""
-        self.is_gone = True
-        if self.told is not None:
-            self.told()
-
-
 class Recorder(Protocol):
     """Sees an answer before its caller does, and may hold it up until that is kept."""
 
@@ -147,16 +124,12 @@ class Exchange:
         "_bodies",
         "_body",
         "_held_bytes",
-        "_receive",
-        "_send",
+        "_line",
         "_server",
-        "_transport",
         "at_end",
         "facts",
         "finished",
-        "hang_up",
         "headers",
-        "hosts",
         "inside",
         "is_counted",
         "outcome_if_gone",
@@ -170,30 +143,20 @@ class Exchange:
         "status",
     )
 
-    def __init__(
-        self, scope: Scope, receive: Receive, send: Send, server: ServerTable, bodies: Bodies
-    ) -> None:
+    def __init__(self, scope: Scope, server: ServerTable, bodies: Bodies) -> None:
         self.scope = scope
-        self._receive = receive
-        self._send = send
         self._server = server
-        state = scope["state"]
-        self._transport: asyncio.Transport = state["transport"]
-        self.hang_up: HangUp = state["hang_up"]
+        self._line: Line = scope["state"]["line"]
         self._body: bytes | None = None
         self._bodies = bodies
         self._held_bytes = 0
-        headers: dict[str, str] = {}
-        self.hosts: list[str] = []
-        for raw_name, raw_value in scope["headers"]:
-            name = raw_name.decode("latin-1")
-            value = raw_value.decode("latin-1")
-            if name == "host":
-                self.hosts.append(value)
-            headers.setdefault(name, value)
-        self.headers: Mapping[str, str] = headers
-        named = headers.get("x-request-id", "")
-        self.request_id = named if _REQUEST_ID.match(named) else secrets.token_hex(16)
+        # Backwards, so that the first of several stands in the end.
+        self.headers: Mapping[str, str] = {
+            name.decode("latin-1"): value.decode("latin-1")
+            for name, value in reversed(scope["headers"])
+        }
+        named = self.headers.get("x-request-id")
+        self.request_id = named if named and _REQUEST_ID.match(named) else secrets.token_hex(16)
         self.principal: Principal | None = None
         self.inside: Inside | None = scope.get(INSIDE)
         self.recorder: Recorder | None = None
@@ -219,6 +182,11 @@ class Exchange:
             if self.headers.keys().isdisjoint(_BODY_HEADERS):
                 self._body = b""  # RFC 9112 section 6.3: neither header, no body
                 return self._body
+            whole = self._line.whole_body()
+            if whole is not None:
+                self._hold(len(whole))
+                self._body = whole
+                return whole
             try:
                 async with asyncio.timeout(self._server.body_timeout_seconds):
                     self._body = await self._read_body()
@@ -240,7 +208,7 @@ class Exchange:
         while more:
             try:
                 async with asyncio.timeout(self._server.body_timeout_seconds):
-                    message = await self._receive()
+                    message = await self._line.receive()
             except TimeoutError:
                 raise InvalidRequest(
                     f"Nothing of the body came for {self._server.body_timeout_seconds:g} s.",
@@ -267,13 +235,13 @@ class Exchange:
             raise _too_large(bytes_max)
 
     async def _read_body(self) -> bytes:
-        message = await self._receive()
+        message = await self._line.receive()
         first = self._piece(message)
         if not message.get("more_body", False):
             return first
         whole = bytearray(first)
         while message.get("more_body", False):
-            message = await self._receive()
+            message = await self._line.receive()
             whole += self._piece(message)
         return bytes(whole)
 
@@ -282,11 +250,14 @@ class Exchange:
         if message["type"] == "http.disconnect":
             raise ClientGone
         piece: bytes = message.get("body", b"")
-        if self._held_bytes + len(piece) > self._server.body_bytes_max:
-            raise _too_large(self._server.body_bytes_max)
-        self._bodies.take(self.principal, len(piece))
-        self._held_bytes += len(piece)
+        self._hold(len(piece))
         return piece
+
+    def _hold(self, size: int) -> None:
+        if self._held_bytes + size > self._server.body_bytes_max:
+            raise _too_large(self._server.body_bytes_max)
+        self._bodies.take(self.principal, size)
+        self._held_bytes += size
 
     def close(self) -> None:
         """The exchange is over: what it held is given back."""
@@ -299,29 +270,26 @@ class Exchange:
         """Send a whole answer. Raises ClientGone."""
         if self.recorder is not None:
             await self.recorder.whole(status, body)
-        await self._start(status, content_type, len(body))
+        self._start(status, content_type, len(body))
         self.finished = True
-        await self._send({"type": "http.response.body", "body": body})
+        await self._line.write(body, is_last=True)
 
     async def start(self, status: int, content_type: str) -> None:
         """Begin an answer of unknown length: ``write`` and ``finish`` follow."""
-        await self._start(status, content_type, None)
+        self._start(status, content_type, None)
 
-    async def _start(self, status: int, content_type: str, length: int | None) -> None:
+    def _start(self, status: int, content_type: str, length: int | None) -> None:
         self._check_connected()
-        headers = [
-            (b"content-type", content_type.encode("latin-1")),
-            (b"x-request-id", self.request_id.encode("ascii")),
-            (b"request-id", self.request_id.encode("ascii")),
-            (b"x-content-type-options", b"nosniff"),
-        ]
-        if length is not None:
-            headers.append((b"content-length", str(length).encode("ascii")))
-        for name, value in self.response_headers.items():
-            headers.append((name.encode("latin-1"), value.encode("latin-1")))
         self.started = True
         self.status = status
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        headers = {
+            "content-type": content_type,
+            "x-request-id": self.request_id,
+            "request-id": self.request_id,
+            "x-content-type-options": "nosniff",
+            **self.response_headers,
+        }
+        self._line.begin(status, headers, length)
 
     async def write(self, chunk: bytes) -> None:
         """Send a piece of the answer; waits while the caller reads slower than we write.
@@ -332,7 +300,7 @@ class Exchange:
         if self.recorder is not None:
             chunk = self.recorder.piece(chunk)
         if chunk:
-            await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+            await self._line.write(chunk, is_last=False)
             self._check_connected()
 
     async def write_aside(self, chunk: bytes) -> None:
@@ -341,22 +309,27 @@ class Exchange:
         Raises ClientGone.
         """
         self._check_connected()
-        await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await self._line.write(chunk, is_last=False)
 
     async def finish(self) -> None:
         """End the answer: without it the caller sees that the answer broke off."""
         rest = b"" if self.recorder is None else await self.recorder.last()
         self._check_connected()
         self.finished = True
-        await self._send({"type": "http.response.body", "body": rest})
+        await self._line.write(rest, is_last=True)
+
+    @property
+    def hang_up(self) -> HangUp:
+        """Tells that the caller is gone."""
+        return self._line.hang_up
 
     def abort(self) -> None:
         """Close the connection under an unfinished answer, so that the caller sees it broken."""
         if not self.finished:
-            self._transport.close()
+            self._line.close()
 
     def _check_connected(self) -> None:
-        if self._transport.is_closing():
+        if self._line.is_closing():
             raise ClientGone
 
 

@@ -3,47 +3,26 @@
 A durable run or a batch's line is a request like any other: it must find its route, its rights,
 its limits and its error bodies where a caller from outside finds them, or there would be a
 second way past each of them. Loopback HTTP would do that at the price of a client, a parser and
-a socket for every line, and would need a key that stands for every tenant. Here the same ASGI
-application is called with a scope that no parser can make: it carries the principal.
+a socket for every line, and would need a key that stands for every tenant. Here the same doors
+are asked with a scope that no parser can make: it carries the principal.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 from urllib.parse import quote
 
 from penstock.errors import InternalError
-from penstock.http.exchange import INSIDE, HangUp, Inside
+from penstock.http.exchange import INSIDE, Inside
+from penstock.http.line import HangUp, Message, Scope
 
-_Message: TypeAlias = MutableMapping[str, Any]
-Application: TypeAlias = Callable[
-    [
-        MutableMapping[str, Any],
-        Callable[[], Awaitable[_Message]],
-        Callable[[_Message], Awaitable[None]],
-    ],
-    Awaitable[None],
-]
+Answering: TypeAlias = Callable[[Scope], Awaitable[None]]
 
 PIECES_HELD_MAX: Final = 8
 """How far a door may be ahead of who reads its answer."""
-
-
-class _Line:
-    """Stands for the connection that there is none of."""
-
-    def __init__(self) -> None:
-        self.hang_up = HangUp()
-        self.is_closed = False
-
-    def is_closing(self) -> bool:
-        return self.is_closed or self.hang_up.is_gone
-
-    def close(self) -> None:
-        self.is_closed = True
 
 
 class InsideAnswer:
@@ -56,7 +35,9 @@ class InsideAnswer:
         self._pieces: asyncio.Queue[bytes | None] = asyncio.Queue(PIECES_HELD_MAX)
         self._begun = asyncio.Event()
         self._gone = asyncio.Event()
-        self._line = _Line()
+        self._is_closed = False
+        self._asked: bytes | None = None
+        self.hang_up = HangUp()
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """The body as it comes. ``is_whole`` then says whether it came to its end."""
@@ -72,16 +53,42 @@ class InsideAnswer:
                 return None
         return bytes(whole)
 
-    async def _send(self, message: _Message) -> None:
-        if message["type"] == "http.response.start":
-            self.status = message["status"]
-            for name, value in message["headers"]:
-                self.headers[name.decode("latin-1")] = value.decode("latin-1")
-            self._begun.set()
-            return
-        self.is_whole = not message.get("more_body", False)
-        if message.get("body"):
-            await self._put(message["body"])
+    # What a door sees: the line to its caller.
+
+    def is_closing(self) -> bool:
+        """Whether nobody reads any more."""
+        return self._is_closed or self.hang_up.is_gone
+
+    def close(self) -> None:
+        """The answer breaks off."""
+        self._is_closed = True
+
+    def whole_body(self) -> bytes | None:
+        """The request's body, once."""
+        asked, self._asked = self._asked, None
+        return asked
+
+    async def receive(self) -> Message:
+        """The same as ASGI has it, then the hang-up."""
+        asked = self.whole_body()
+        if asked is not None:
+            return {"type": "http.request", "body": asked, "more_body": False}
+        await self._gone.wait()
+        return {"type": "http.disconnect"}
+
+    def begin(self, status: int, headers: Mapping[str, str], length: int | None) -> None:
+        """The head is here."""
+        self.status = status
+        self.headers = dict(headers)
+        if length is not None:
+            self.headers["content-length"] = str(length)
+        self._begun.set()
+
+    async def write(self, chunk: bytes, *, is_last: bool) -> None:
+        """A piece is here; waits while too many are."""
+        self.is_whole = is_last
+        if chunk:
+            await self._put(chunk)
 
     async def _put(self, piece: bytes | None) -> None:
         """Wait for room, as long as somebody reads."""
@@ -95,30 +102,23 @@ class InsideAnswer:
 
     def _hang_up(self) -> None:
         self._gone.set()
-        self._line.hang_up.tell()
+        self.hang_up.tell()
 
-    async def _run(self, application: Application, scope: _Message, body: bytes) -> None:
-        bodies = [body]
-        scope["state"] = {"transport": self._line, "hang_up": self._line.hang_up}
-
-        async def receive() -> _Message:
-            if bodies:
-                return {"type": "http.request", "body": bodies.pop(), "more_body": False}
-            await self._gone.wait()
-            return {"type": "http.disconnect"}
-
+    async def _run(self, answer: Answering, scope: Scope, body: bytes) -> None:
+        self._asked = body
+        scope["state"] = {"line": self}
         try:
-            await application(scope, receive, self._send)
+            await answer(scope)
         finally:
             self._begun.set()
             await self._put(None)
 
 
 class InsideCalls:
-    """Makes requests to ``application``, which the composition root sets."""
+    """Makes requests to the doors; ``doors``, which the composition root sets, finds theirs."""
 
     def __init__(self) -> None:
-        self.application: Application | None = None
+        self.doors: Answering | None = None
 
     @asynccontextmanager
     async def open(
@@ -130,10 +130,10 @@ class InsideCalls:
         headers: Mapping[str, str] | None = None,
     ) -> AsyncIterator[InsideAnswer]:
         """The answer, once its head is there. Leaving the block early hangs up."""
-        assert self.application is not None
+        assert self.doors is not None
         answer = InsideAnswer()
         scope = _scope(method, path, len(body), inside, headers or {})
-        task = asyncio.ensure_future(answer._run(self.application, scope, body))  # noqa: SLF001 - one module
+        task = asyncio.ensure_future(answer._run(self.doors, scope, body))  # noqa: SLF001 - one module
         try:
             await answer._begun.wait()  # noqa: SLF001 - one module
             if not answer.status:
@@ -147,7 +147,7 @@ class InsideCalls:
 
 def _scope(
     method: str, path: str, length: int, inside: Inside, headers: Mapping[str, str]
-) -> _Message:
+) -> Scope:
     named = {
         "host": "127.0.0.1",
         "content-type": "application/json",

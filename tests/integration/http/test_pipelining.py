@@ -28,7 +28,7 @@ POST = b"POST / HTTP/1.1\r\nhost: localhost\r\n"
 def test_a_hang_up_is_noticed_whatever_is_sent_behind_the_request(
     run, serving, caplog, at_once, behind
 ) -> None:
-    """uvicorn stops to read there, and tells of the end only the request that came last."""
+    """Whoever stops to read there sees no end."""
     waiting = asyncio.Event()
     cancelled = asyncio.Event()
 

@@ -10,8 +10,8 @@ import socket
 
 import pytest
 
+from penstock.http.connection import LINGER_SECONDS
 from penstock.http.exchange import while_connected
-from penstock.http.server import LINGER_SECONDS
 
 HEAD = b"POST / HTTP/1.1\r\nhost: localhost\r\n"
 GET = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n"
@@ -387,8 +387,12 @@ def test_expect_100_continue_is_asked_for_only_when_the_body_is_wanted(run, serv
     async def scenario() -> None:
         async with serving(body_bytes_max=1000) as service:
             expect = b"expect: 100-continue\r\nconnection: close\r\ncontent-length: "
-            answer = await service.talk(HEAD + expect + b"3\r\n\r\n", b"abc")
-            assert statuses(answer) == [100, 200]
+            reader, writer = await service.connect()
+            writer.write(HEAD + expect + b"3\r\n\r\n")
+            assert statuses(await reader.readuntil(b"\r\n\r\n")) == [100]
+            writer.write(b"abc")
+            answer = await service.rest_of(reader)
+            assert statuses(answer) == [200]
             assert answer.endswith(b"abc")
             assert statuses(await service.talk(HEAD + expect + b"5000\r\n\r\n")) == [413]
 

@@ -9,24 +9,19 @@ import pytest
 from penstock.config.model import ServerTable
 from penstock.errors import QueueFull
 from penstock.http.auth import Principal
-from penstock.http.exchange import Bodies, ClientGone, Exchange, HangUp, while_connected
+from penstock.http.exchange import Bodies, ClientGone, Exchange, while_connected
+from penstock.http.line import HangUp
 
 
 class Caller:
-    """The ASGI side of a caller that can hang up."""
+    """The line to a caller that can hang up."""
 
     def __init__(self) -> None:
         self.hang_up = HangUp()
 
-    async def receive(self) -> dict[str, object]:
-        return {"type": "http.disconnect"}
-
-    async def send(self, message: object) -> None:
-        """Nobody looks."""
-
     def exchange(self) -> Exchange:
-        scope = {"headers": [], "state": {"hang_up": self.hang_up, "transport": None}}
-        return Exchange(scope, self.receive, self.send, ServerTable(), Bodies(0))
+        scope = {"headers": [], "state": {"line": self}}
+        return Exchange(scope, ServerTable(), Bodies(0))
 
 
 def test_a_hang_up_and_a_cancellation_at_once_stay_a_cancellation() -> None:

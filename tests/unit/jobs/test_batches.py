@@ -33,17 +33,17 @@ class Door:
     def allow(self, value: str) -> None:
         self.go.setdefault(value, asyncio.Event()).set()
 
-    async def __call__(self, scope, receive, send) -> None:
-        value = json.loads((await receive())["body"])["value"]
+    async def __call__(self, scope) -> None:
+        line = scope["state"]["line"]
+        value = json.loads(line.whole_body())["value"]
         self.asked.append(value)
         going = asyncio.ensure_future(self.go.setdefault(value, asyncio.Event()).wait())
-        gone = asyncio.ensure_future(receive())
+        gone = asyncio.ensure_future(line.receive())
         await asyncio.wait({going, gone}, return_when=asyncio.FIRST_COMPLETED)
         going.cancel()
         gone.cancel()
-        head = [(b"content-type", b"application/json")]
-        await send({"type": "http.response.start", "status": 200, "headers": head})
-        await send({"type": "http.response.body", "body": json.dumps(value).encode()})
+        line.begin(200, {"content-type": "application/json"}, None)
+        await line.write(json.dumps(value).encode(), is_last=True)
 
 
 class Bench:
@@ -56,7 +56,7 @@ class Bench:
         self.reader = Reader(folder / DATABASE_FILE)
         self.store = BatchStore(self.writer, self.reader)
         calls = InsideCalls()
-        calls.application = self.door
+        calls.doors = self.door
         self.clock = asyncio.get_running_loop().time
         self.files = Files(folder / "files", self.store, BatchesTable(), self.clock)
         self.batches = Batches(

@@ -77,9 +77,9 @@ def test_an_event_without_end_is_not_held_without_end() -> None:
     assert list(frames.feed(b"\n\ndata: y\n\n")) == []
 
 
-def _executed(application, attempt: Attempt):
+def _executed(door, attempt: Attempt):
     calls = InsideCalls()
-    calls.application = application
+    calls.doors = door
     told = []
 
     async def emit(name, data) -> None:
@@ -92,18 +92,18 @@ def _executed(application, attempt: Attempt):
     return asyncio.run(work()), told
 
 
-def _answering(status: int, content_type: bytes, *pieces: bytes, whole: bool = True):
-    async def application(scope, receive, send) -> None:
+def _answering(status: int, content_type: str, *pieces: bytes, whole: bool = True):
+    async def door(scope) -> None:
         assert isinstance(scope["penstock.inside"], Inside)
-        await receive()
-        headers = [(b"content-type", content_type)]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
+        line = scope["state"]["line"]
+        line.whole_body()
+        line.begin(status, {"content-type": content_type}, None)
         for piece in pieces:
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await line.write(piece, is_last=False)
         if whole:
-            await send({"type": "http.response.body", "body": b""})
+            await line.write(b"", is_last=True)
 
-    return application
+    return door
 
 
 @pytest.fixture
@@ -139,26 +139,26 @@ def attempt(own) -> Attempt:
 
 
 def test_a_whole_answer_is_the_result(attempt: Attempt) -> None:
-    ending, _ = _executed(_answering(200, b"application/json", b"[1,", b"2]"), attempt)
+    ending, _ = _executed(_answering(200, "application/json", b"[1,", b"2]"), attempt)
 
     assert (ending.happening, ending.body) == (Happening.SUCCEEDED, b"[1,2]")
 
 
 def test_a_result_over_its_bound_ends_the_job(attempt: Attempt) -> None:
-    ending, _ = _executed(_answering(200, b"application/json", b"x" * 101), attempt)
+    ending, _ = _executed(_answering(200, "application/json", b"x" * 101), attempt)
 
     assert (ending.happening, ending.code) == (Happening.FAILED, "result_too_large")
 
 
 def test_a_stream_is_told_event_by_event_under_the_attempts_number(attempt: Attempt) -> None:
     pieces = (b"event: metadata\ndata: {}\n\nevent: data\nda", b"ta: 1\n\nevent: end\n\n")
-    ending, told = _executed(_answering(200, b"text/event-stream", *pieces), attempt)
+    ending, told = _executed(_answering(200, "text/event-stream", *pieces), attempt)
 
     assert ending.happening is Happening.SUCCEEDED
     assert told == [("metadata", b'{"run_id":"x","attempt":2}'), ("data", b"1")]
 
 
 def test_a_stream_that_breaks_off_is_no_success(attempt: Attempt) -> None:
-    broken = _answering(200, b"text/event-stream", b"data: 1\n\n", whole=False)
+    broken = _answering(200, "text/event-stream", b"data: 1\n\n", whole=False)
 
     assert _executed(broken, attempt)[0].happening is Happening.BROKEN_OFF
