@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import anthropic
@@ -71,12 +72,13 @@ def spend(client: openai.OpenAI) -> int:
 
 
 def rows_with(store: Path, outcome: str) -> int:
-    """How many rows of the ledger have that outcome."""
-    connection = sqlite3.connect(store / "penstock.db")
-    counted = connection.execute("SELECT count(*) FROM calls WHERE outcome = ?", (outcome,))
-    count = counted.fetchone()[0]
-    connection.close()
-    return int(count)
+    """How many rows of the ledger have that outcome; none before its tables are made."""
+    with closing(sqlite3.connect(store / "penstock.db")) as connection:
+        try:
+            counted = connection.execute("SELECT count(*) FROM calls WHERE outcome = ?", (outcome,))
+        except sqlite3.OperationalError:
+            return 0
+        return int(counted.fetchone()[0])
 
 
 def test_a_spent_budget_refuses_with_402_also_after_a_kill(
