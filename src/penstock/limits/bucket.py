@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from itertools import takewhile
 
 from penstock.limits.plateau import Plateau
 from penstock.limits.production import Production
@@ -156,11 +155,15 @@ class Bucket:
 
     def advance(self, now: float) -> None:
         """Refill up to ``now``."""
-        if now <= self._updated_at:
+        seconds = now - self._updated_at
+        if seconds <= 0:
             return
         if self.production is not None:
             self._produce(self.production, now)
-        self._grow(self.rate, now)
+            return
+        level = self.level + self.rate * seconds
+        self.level = level if level < self.capacity else self.capacity
+        self._updated_at = now
 
     def _produce(self, production: Production, now: float) -> None:
         """Refill less what is drained, change by change."""
@@ -201,12 +204,13 @@ class Bucket:
         begins when it must have: else the next grants would be early by the jitter of the way.
         """
         self.advance(now)
-        if amount > 0 and self.level >= self.capacity:
-            self._updated_at = max(self._updated_at, now + ONE_WAY_SECONDS_MAX)
-        self.level = min(self.capacity, self.level - amount)
-        self._sends.append(Send(now, amount))
         if amount > 0:
+            if self.level >= self.capacity:
+                self._updated_at = max(self._updated_at, now + ONE_WAY_SECONDS_MAX)
             self._probed_at = now
+        level = self.level - amount
+        self.level = level if level < self.capacity else self.capacity
+        self._sends.append(Send(now, amount))
 
     def correct(self, amount: float, now: float) -> None:
         """Take (negative: give back) what was charged little by little until now.
@@ -260,7 +264,7 @@ class Bucket:
             send = self._sends[index]
             if send.at < taken_at:
                 return
-            if send == (taken_at, amount):
+            if send.at == taken_at and send.amount == amount:
                 self._sends[index] = Send(taken_at, 0.0)
                 return
 
@@ -269,19 +273,22 @@ class Bucket:
 
         What exceeds the capacity is asked of a full bucket: the rest becomes a debt.
         """
-        self.advance(now)
+        if now > self._updated_at:
+            self.advance(now)
         capacity = self.capacity
-        kept = self._margin
+        kept = margin = self._margin
         if reserve:
-            kept = max(kept, self.floor(amount, reserve))
+            floor = self.floor(amount, reserve)
+            if floor > kept:
+                kept = floor
         need = amount + kept
-        missing = min(capacity, need) - self.level
-        if missing <= ROUNDING * capacity or missing <= ROUNDING:
-            return max(self.paused_until, now)
-        ready_at = max(now, self._updated_at) + missing / self.rate
-        if reserve and kept > self._margin:
-            ready_at = min(ready_at, self._probe_at(amount, now))
-        return max(self.paused_until, ready_at)
+        missing = (need if need < capacity else capacity) - self.level
+        ready_at = now
+        if missing > ROUNDING * capacity and missing > ROUNDING:
+            ready_at = max(now, self._updated_at) + missing / self.rate
+            if kept > margin:
+                ready_at = min(ready_at, self._probe_at(amount, now))
+        return ready_at if ready_at > self.paused_until else self.paused_until
 
     def _probe_at(self, amount: float, now: float) -> float:
         """When one unit may go below its floor, to see how large the bucket really is.
@@ -297,12 +304,13 @@ class Bucket:
 
     def floor(self, amount: float, reserve: float) -> float:
         """What a class with this reserve leaves in the bucket after taking ``amount``."""
+        capacity, rate, reserve_share = self.capacity, self.rate, self.reserve_share
         seconds = SLACK_SECONDS if self.is_binding else SLACK_SECONDS_BESIDE
-        slack = max(SLACK_SHARE * self.capacity, seconds * self.rate)
-        free = self.capacity - slack - amount
-        if free <= 0 or (self.reserve_share < 1 and self.capacity < SOFT_SECONDS_MIN * self.rate):
+        slack, slack_least = SLACK_SHARE * capacity, seconds * rate
+        free = capacity - (slack if slack > slack_least else slack_least) - amount
+        if free <= 0 or (reserve_share < 1 and capacity < SOFT_SECONDS_MIN * rate):
             return 0.0
-        return reserve * self.reserve_share * free
+        return reserve * reserve_share * free
 
     def note_demand(self, amount: float) -> float:
         """A call takes so much; what calls take on average now, in seconds of the rate."""
@@ -396,10 +404,17 @@ class Bucket:
         seconds = sent_at - self._observed_sent_at
         if not 0 < seconds < PLATEAU_SECONDS_MAX:
             return
-        since = takewhile(lambda send: send.at > self._observed_sent_at, reversed(self._sends))
-        sent = [send for send in since if send.at <= sent_at]
-        own = next((send.amount for send in sent if send.at == sent_at), 0.0)
-        others = sum(send.amount for send in sent) - own
+        own: float | None = None
+        sent = 0.0
+        for send in reversed(self._sends):
+            if send.at <= self._observed_sent_at:
+                break
+            if send.at <= sent_at:
+                sent += send.amount
+                if own is None and send.at == sent_at:
+                    own = send.amount
+        own = own or 0.0
+        others = sent - own
         growth = self.rate * seconds
         before_own = min(self.capacity, self._observed_remaining + growth - others)
         capacity = self._plateau.watch(
@@ -436,10 +451,10 @@ class Bucket:
 
     def _is_stale(self, sent_at: float, now: float) -> bool:
         """Whether a reading is older than the last one used, or says the same again."""
-        is_older = sent_at < self._observed_sent_at
-        is_repeated = now - self._observed_at < OBSERVATION_INTERVAL_SECONDS
+        if now - self._observed_at < OBSERVATION_INTERVAL_SECONDS:
+            return True
         is_unknown = len(self._sends) == SENDS_MAX and sent_at < self._sends[0].at
-        return is_older or is_repeated or is_unknown
+        return is_unknown or sent_at < self._observed_sent_at
 
 
 class Slots:

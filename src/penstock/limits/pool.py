@@ -7,7 +7,7 @@ A reservation takes from every limit or from none. What the provider adds to the
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, TypeAlias
 
 import msgspec
 
@@ -15,7 +15,15 @@ from penstock.limits.bucket import Bucket, Slots
 from penstock.limits.days import DAY_LIMITS, Asker, DayBucket
 from penstock.limits.production import Answer, Production
 from penstock.limits.window import FixedWindow, RollingWindow
-from penstock.units import PERIOD_SECONDS, Amounts, LimitName, LimitReading
+from penstock.units import (
+    CONCURRENCY,
+    OTPM,
+    PERIOD_SECONDS,
+    RPM,
+    Amounts,
+    LimitName,
+    LimitReading,
+)
 
 RESERVE_SHARES = {
     LimitName.RPM: 1.0,
@@ -49,7 +57,7 @@ class LimitsPlan(msgspec.Struct, frozen=True):
     source: Literal["configured", "catalogue"] = "configured"
 
 
-class Fit(NamedTuple):
+class Fit(msgspec.Struct, frozen=True, gc=False):
     """When a unit fits a pool, and the limit that it waits for longest (None: nothing).
 
     ``is_kept``: the limit has room, which is kept for more urgent classes until the day is over.
@@ -60,7 +68,7 @@ class Fit(NamedTuple):
     is_kept: bool = False
 
 
-class Held(NamedTuple):
+class Held(msgspec.Struct, frozen=True):
     """What a blocked unit will need of a pool, and when it will take it."""
 
     amounts: Amounts
@@ -97,7 +105,7 @@ class Pool:
         }
         paced = [entry for entry in self.buckets.items() if entry[0] not in self.days]
         self._paced = paced or list(self.buckets.items())
-        bucket = self.buckets.get(LimitName.OTPM)
+        bucket = self.buckets.get(OTPM)
         if bucket is not None:
             bucket.production = self.production
         # What is produced is not taken at once, and a window has no top to stay below.
@@ -135,8 +143,7 @@ class Pool:
         """The limit that can never hold these amounts, if there is one."""
         for limit, bucket in self.buckets.items():
             # An answer that is charged as it is produced fits a limit of any size.
-            is_too_large = not bucket.fits_ever(amounts.get(limit, 0.0))
-            if is_too_large and bucket.production is None:
+            if bucket.production is None and not bucket.fits_ever(amounts.get(limit, 0.0)):
                 return limit
         return None
 
@@ -147,10 +154,14 @@ class Pool:
         Without any rate limit, one slot's share stands in for it. A day's limit paces nothing
         while it lasts, so it counts only where there is no other.
         """
-        costs = [amounts.get(limit, 0.0) / bucket.rate for limit, bucket in self._paced]
-        if costs:
-            return max(costs)
-        return 1.0 / self.slots.capacity
+        if not self._paced:
+            return 1.0 / self.slots.capacity
+        dominant_seconds = 0.0
+        for limit, bucket in self._paced:
+            seconds = amounts.get(limit, 0.0) / bucket.rate
+            if seconds > dominant_seconds:
+                dominant_seconds = seconds
+        return dominant_seconds
 
     def burst_seconds(self, reserve: float, now: float) -> float:
         """Work, in dominant seconds, that a class with this reserve could take at once."""
@@ -192,9 +203,9 @@ class Pool:
         if self.rolling is not None:
             rolling_ready_at = self.rolling.ready_at(now)
             if rolling_ready_at > ready_at:
-                ready_at, limit = rolling_ready_at, LimitName.RPM
-        if self.slots.level < amounts.get(LimitName.CONCURRENCY, 0.0):
-            return Fit(math.inf, LimitName.CONCURRENCY)
+                ready_at, limit = rolling_ready_at, RPM
+        if self.slots.level < amounts.get(CONCURRENCY, 0.0):
+            return Fit(math.inf, CONCURRENCY)
         if self.days and asker is not None:
             return self._kept(Fit(ready_at, limit), amounts, asker, now)
         return Fit(ready_at, limit)
@@ -224,8 +235,8 @@ class Pool:
                 continue
             if level_then - amount < min(held.amounts.get(name, 0.0), bucket.capacity):
                 return False
-        left = self.slots.level - amounts.get(LimitName.CONCURRENCY, 0.0)
-        return left >= held.amounts.get(LimitName.CONCURRENCY, 0.0)
+        left = self.slots.level - amounts.get(CONCURRENCY, 0.0)
+        return left >= held.amounts.get(CONCURRENCY, 0.0)
 
     def headroom(self, amounts: Amounts) -> float:
         """The smallest share of a limit that is left after taking the amounts; 1 is all."""
@@ -235,7 +246,7 @@ class Pool:
             for name, bucket in self.buckets.items()
         ]
         if self.slots.is_limit:
-            taken = amounts.get(LimitName.CONCURRENCY, 0.0)
+            taken = amounts.get(CONCURRENCY, 0.0)
             shares.append((self.slots.level - taken) / self.slots.capacity)
         return min(shares, default=1.0)
 
@@ -257,7 +268,7 @@ class Pool:
                 answer = bucket.production.begin(amounts.get(name, 0.0), now)
         if self.rolling is not None:
             self.rolling.take(now)
-        self.slots.in_use += amounts.get(LimitName.CONCURRENCY, 0.0)
+        self.slots.in_use += amounts.get(CONCURRENCY, 0.0)
         if len(self._compared) > 1:
             self._find_binding(amounts)
         return answer
@@ -280,12 +291,10 @@ class Pool:
         What a provider reports is its word; a wrong or hostile one must not block a deployment,
         or a tenant's turn, for days.
         """
-        return {
-            name: min(amount, self.buckets[name].capacity_ceiling)
-            if name in self.buckets
-            else amount
-            for name, amount in charged.items()
-        }
+        for name, bucket in self.buckets.items():
+            if charged.get(name, 0.0) > bucket.capacity_ceiling:
+                charged = {**charged, name: bucket.capacity_ceiling}
+        return charged
 
     def settle(
         self,
@@ -308,13 +317,13 @@ class Pool:
                     answer = None
             elif taken and not due:
                 bucket.untake(taken, reserved_at, now)
-            elif name is LimitName.OTPM:
+            elif name is OTPM:
                 bucket.correct(due - taken, now)
             elif due != taken:
                 bucket.take(due - taken, now)
         if answer is not None and self.production is not None:
             self.production.end(answer, now)
-        self.slots.in_use -= reserved.get(LimitName.CONCURRENCY, 0.0)
+        self.slots.in_use -= reserved.get(CONCURRENCY, 0.0)
 
     def observe(self, reading: LimitReading, *, sent_at: float, now: float) -> None:
         """Learn from one header; a limit that nobody configured begins with its first header."""
@@ -365,10 +374,10 @@ def _concurrency(plan: LimitsPlan) -> float:
 
 def _rolling(plan: LimitsPlan) -> RollingWindow | None:
     """The sub-window on requests, where the provider has one."""
-    seconds, per_minute = plan.request_window_seconds, plan.rates.get(LimitName.RPM)
+    seconds, per_minute = plan.request_window_seconds, plan.rates.get(RPM)
     if seconds is None or per_minute is None:
         return None
-    return RollingWindow(int(per_minute * seconds / PERIOD_SECONDS[LimitName.RPM]), seconds)
+    return RollingWindow(int(per_minute * seconds / PERIOD_SECONDS[RPM]), seconds)
 
 
 def _burst_seconds(limit: LimitName, plan: LimitsPlan) -> float | None:

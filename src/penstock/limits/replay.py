@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from itertools import takewhile
-from typing import NamedTuple
+
+import msgspec
 
 ONE_WAY_SECONDS_MAX = 0.1
 """How long a request may be on its way to the provider's limiter."""
@@ -24,7 +24,7 @@ REORDER_SECONDS = 0.05
 """Sends closer together than this may reach the provider in either order."""
 
 
-class Send(NamedTuple):
+class Send(msgspec.Struct, frozen=True, gc=False):
     """An amount taken (negative: given back) at a time."""
 
     at: float
@@ -50,20 +50,29 @@ def remaining_interval(  # noqa: PLR0913 - eight facts about one reading, by key
     half = rounding / 2
     highest, highest_at = min(capacity, remaining + half), sent_at
     lowest, lowest_at = remaining - half, sent_at + ONE_WAY_SECONDS_MAX
-    since = list(takewhile(lambda send: send.at >= sent_at - before_seconds, reversed(sends)))
+    since = []
+    for send in reversed(sends):
+        if send.at < sent_at - before_seconds:
+            break
+        since.append(send)
+    since.reverse()
     together = [send.amount for send in since if send.at == sent_at and send.amount > 0]
     if together:
         # One of those is the observed one: at the worst the smallest, and admitted first.
         lowest -= sum(together) - min(together)
-    for send in reversed(since):
-        if send.at > sent_at + REORDER_SECONDS:
+    for send in since:
+        at, amount = send.at, send.amount
+        if at > sent_at + REORDER_SECONDS:
             # At its earliest: then the most can be refilled after it before the bucket is full.
-            highest = min(capacity, highest + rate * (send.at - highest_at)) - send.amount
-            highest_at = send.at
-        if send.at != sent_at:
-            arrives_at = max(lowest_at, send.at + ONE_WAY_SECONDS_MAX)
-            lowest = min(capacity, lowest + rate * (arrives_at - lowest_at)) - send.amount
-            lowest_at = arrives_at
+            refilled = highest + rate * (at - highest_at)
+            highest = (refilled if refilled < capacity else capacity) - amount
+            highest_at = at
+        if at != sent_at:
+            arrives_at = at + ONE_WAY_SECONDS_MAX
+            if arrives_at > lowest_at:
+                lowest += rate * (arrives_at - lowest_at)
+                lowest_at = arrives_at
+            lowest = (lowest if lowest < capacity else capacity) - amount
     highest = min(capacity, highest + rate * max(0.0, now - highest_at))
     lowest = min(capacity, lowest + rate * (now - lowest_at))
     return lowest, max(lowest, highest)

@@ -11,7 +11,7 @@ from penstock.scheduler.events import Limited, Observed, Overloaded
 from penstock.scheduler.explain import REFILL, Cause
 from penstock.scheduler.health import Health
 from penstock.scheduler.plan import DeploymentPlan
-from penstock.units import Amounts, Estimate, LimitName
+from penstock.units import CONCURRENCY, OTPM, Amounts, Estimate
 
 PAUSE_SECONDS_UNKNOWN = 1.0
 """After a 429 for a limit that names no time."""
@@ -43,9 +43,9 @@ class Deployment:
         anything was known of its kind.
         """
         ratio = self._output_ratio.get(class_name)
-        if ratio is None or LimitName.OTPM not in self.pool.buckets:
+        if ratio is None or OTPM not in self.pool.buckets:
             return amounts
-        return {**amounts, LimitName.OTPM: amounts[LimitName.OTPM] * ratio}
+        return {**amounts, OTPM: amounts[OTPM] * ratio}
 
     def produced(self, class_name: str, estimate: Estimate, tokens_output: int) -> None:
         """A unit has ended: remember how its output compares with its estimate."""
@@ -58,16 +58,17 @@ class Deployment:
         self, amounts: Amounts, reserve: float, now: float, asker: Asker | None = None
     ) -> tuple[float, str]:
         """When a unit of a class with this reserve could be sent here, and what it waits for."""
-        ready_at, limit, is_kept = self.pool.fit(amounts, reserve, now, asker)
+        fit = self.pool.fit(amounts, reserve, now, asker)
+        ready_at, limit = fit.ready_at, fit.limit
         health_ready_at = self.health.ready_at(now)
         if health_ready_at > ready_at:
             is_window = math.isinf(health_ready_at)
             return health_ready_at, Cause.SLOW_START if is_window else Cause.PAUSE
         if limit is None:
             return ready_at, ""
-        if limit is LimitName.CONCURRENCY:
+        if limit is CONCURRENCY:
             return ready_at, Cause.CONCURRENCY
-        if is_kept:
+        if fit.is_kept:
             return ready_at, Cause.DAY_KEPT
         if ready_at <= self.pool.buckets[limit].paused_until:
             return ready_at, Cause.PAUSE
