@@ -16,6 +16,11 @@ starts at ``-CREDIT_GRACE_SECONDS`` and falls with everything it is granted, so 
 of urgent work has the limit to itself for at most ``CREDIT_GRACE_SECONDS / min_share``, and
 normal service gathers none.
 
+**Deadlines.** A unit leaves less of its class's reserve as its deadline nears. Fairness may put
+another tenant's first whose deadline is far, and which waits for the sake of more urgent classes;
+one that is due soon need not wait for that, and may pass it, earliest deadline first (``due``). It
+pays with its tenant's tag as any other, and where the limits have no room it waits its turn.
+
 **Head of line.** A head that does not fit holds the deployment that will be ready for it
 first: whatever is of lower rank, or waits for another model, may pass only if the head is
 not delayed by it (EASY backfilling, Lifka 1995). So a large unit is not starved by small
@@ -33,6 +38,7 @@ from penstock.limits.production import Answer
 from penstock.scheduler.affinity import Affinities
 from penstock.scheduler.allowance import Allowance, Allowances, own_amounts
 from penstock.scheduler.deployment import Deployment
+from penstock.scheduler.due import Due
 from penstock.scheduler.events import RefusalReason
 from penstock.scheduler.explain import Cause, LineClock
 from penstock.scheduler.fairness import FairQueue
@@ -77,6 +83,7 @@ class ClassQueue:
         "_held",
         "backlog_seconds",
         "credit",
+        "due",
         "in_flight",
         "is_changed",
         "plan",
@@ -86,6 +93,7 @@ class ClassQueue:
     def __init__(self, plan: ClassPlan, weights: dict[str, float], now: float) -> None:
         self.plan = plan
         self.queue = FairQueue(weights, plan.quantum_seconds)
+        self.due = Due() if plan.order == "deadline" and plan.reserve else None
         self.in_flight = 0
         self.is_changed = True
         self.backlog_seconds = 0.0
@@ -122,6 +130,10 @@ class ClassQueue:
         self.is_changed = True
         for clock in self._clocks.values():
             clock.step_back(tenant)
+
+    def is_held(self, tenant: str) -> bool:
+        """Whether a tenant waits beside the lines."""
+        return tenant in self._held
 
     def clock(self, model: str, now: float) -> LineClock:
         """The account of those that wait for a model."""
@@ -271,6 +283,9 @@ class Domain:
         waiting.mark = queue.clock(waiting.unit.model, now).mark(waiting.unit.tenant)
         queue.backlog_seconds += waiting.cost_seconds
         queue.is_changed |= queue.queue.push(waiting)
+        if queue.due is not None:
+            queue.due.push(waiting)
+            queue.is_changed |= queue.due.first() is waiting
 
     def remove(self, waiting: Waiting, now: float) -> None:
         """A unit ends its waiting without a grant."""
@@ -365,7 +380,34 @@ class Domain:
                 wake_at = min(wake_at, now + RELAXED_WAKE_SECONDS)
             queue.clock(head.unit.model, now).held_up(head.unit.tenant, placement.cause)
             models.remove(head.unit.model)
+        if queue.due is not None:
+            wake_at = min(wake_at, self._serve_due(queue, queue.due, held, granted, now))
         return wake_at
+
+    def _serve_due(
+        self,
+        queue: ClassQueue,
+        due: Due,
+        held: dict[Pool, Held],
+        granted: list[tuple[Waiting, Placement]],
+        now: float,
+    ) -> float:
+        """Grant units near their deadlines while the heads wait for the sake of other classes."""
+        while (first := due.first()) is not None and first.unit.deadline is not None:
+            reserve = queue.reserve_of(first, now)
+            if reserve >= queue.plan.reserve:
+                relaxes_at = first.unit.deadline - DEADLINE_RELAXED_SECONDS
+                return max(relaxes_at, now) + RELAXED_WAKE_SECONDS
+            if queue.is_held(first.unit.tenant):
+                return math.inf
+            if self._is_held_by_own_limits(queue, first, reserve, now):
+                return math.inf
+            placement = self._place(first, queue.plan, reserve, held, now)
+            if placement.ready_at > now:
+                return min(placement.ready_at, now + RELAXED_WAKE_SECONDS)
+            self._grant(queue, first, placement, now)
+            granted.append((first, placement))
+        return math.inf
 
     def _is_held_by_own_limits(
         self, queue: ClassQueue, head: Waiting, reserve: float, now: float

@@ -312,6 +312,36 @@ def test_in_a_fixed_window_what_must_go_before_its_end_goes_while_there_is_room(
     assert 50.0 <= world.wait_seconds(later), "the other one waits for the release"
 
 
+@pytest.mark.parametrize("algorithm", ["window", "bucket"])
+def test_another_tenant_s_head_that_waits_for_the_sake_of_others_holds_up_nobody_who_is_due(
+    world_type, algorithm
+):
+    """The tenant whose turn it is has time; the other one's deadline comes first."""
+    classes = (ClassPlan("standard", 1, reserve=1.0, min_share=0.05, order="deadline"),)
+    limits = LimitsPlan({LimitName.RPM: 60}, algorithm=algorithm, burst_seconds=60)
+    world = world_type(Plan(classes, (DeploymentPlan("one", ("m",), limits),)))
+    world.scheduler.deployment("one").pool.buckets[LimitName.RPM].take(40, 0.0)
+    patient = world.unit("standard", tenant="a", deadline=300.0)
+    due = [world.unit("standard", tenant="b", deadline=28.0 + number) for number in range(3)]
+    world.submit(world.unit("standard", tenant="b", deadline=29.5), patient, *due)
+    world.run(until=59.0)
+    assert all(world.wait_seconds(unit) < 28.0 for unit in due)
+    assert world.wait_seconds(patient) > 30.0
+
+
+def test_who_is_due_is_found_when_nothing_else_happens(world_type):
+    """The other tenant's unit waits for the end of the window; this one relaxes before it."""
+    classes = (ClassPlan("standard", 1, reserve=1.0, order="deadline"),)
+    world = world_type(world_type.plan(rpm=6, burst_seconds=60, classes=classes))
+    world.scheduler.deployment("one").pool.buckets[LimitName.RPM].take(4, 0.0)
+    patient = world.unit("standard", tenant="a", deadline=900.0)
+    due = world.unit("standard", tenant="b", deadline=36.0)
+    world.submit(patient, due)
+    world.run(until=35.0)
+    assert 6.0 < world.wait_seconds(due) < 35.0
+    assert world.wait_seconds(patient) > 35.0
+
+
 def test_a_batch_that_was_estimated_before_anything_was_known_is_corrected_when_it_goes():
     """Output was expected to be 100 tokens a call and is 10: the limit is used for tenfold."""
     limits = LimitsPlan({LimitName.OTPM: 6_000}, None, 10)
