@@ -27,6 +27,7 @@ from penstock.http.auth import Principal
 from penstock.http.door import Desk, while_connected
 from penstock.http.exchange import Exchange
 from penstock.http.urgency import Urgency, body_seconds, urgency
+from penstock.limits.pool import Pool
 from penstock.providers import responses
 from penstock.providers.base import Endpoint, ParsedCall
 from penstock.providers.estimate import Estimator, Forecast
@@ -155,6 +156,7 @@ class GatewayCalls:
             whole = await while_connected(exchange, self._told(exchange, asked, begun))
         except CallError as error:
             if not exchange.started:
+                exchange.response_headers.update(self._limits_told_before(asked))
                 raise
             answer = begun[-1] if begun else None
             return await _end_late(exchange, error, asked.call.endpoint, answer)
@@ -232,7 +234,8 @@ class GatewayCalls:
         if not asked.call.stream:
             return await self._pass_on(exchange, asked, begun, None)
         scheduler = self._calls.dispatcher.scheduler
-        async with QueueNotices(exchange, scheduler, self._clock) as notices:
+        known = partial(self._limits_told_before, asked)
+        async with QueueNotices(exchange, scheduler, self._clock, known) as notices:
             return await self._pass_on(exchange, asked, begun, notices)
 
     async def _pass_on(
@@ -339,10 +342,20 @@ class GatewayCalls:
         """What the caller may still use, in its answer's headers."""
         scheduler = self._calls.dispatcher.scheduler
         pool = scheduler.limits_for(asked.caller.principal.tenant, grant.deployment)
-        if pool is not None and pool.buckets:
-            wire = READERS[asked.call.endpoint].wire
-            told = self._limits_told.headers(pool, self._clock(), self._accounts.wall(), wire)
-            exchange.response_headers.update(told)
+        exchange.response_headers.update(self._limit_headers(asked, pool))
+
+    def _limits_told_before(self, asked: Asked) -> Mapping[str, str]:
+        """The same for what has no grant: a refusal, and a stream whose head goes out early."""
+        tenant, call = asked.caller.principal.tenant, asked.call
+        queue = queue_name(call.endpoint.dialect, call.model)
+        pool = self._calls.dispatcher.scheduler.limits_before(tenant, queue)
+        return self._limit_headers(asked, pool)
+
+    def _limit_headers(self, asked: Asked, pool: Pool | None) -> Mapping[str, str]:
+        if pool is None or not pool.buckets:
+            return {}
+        wire = READERS[asked.call.endpoint].wire
+        return self._limits_told.headers(pool, self._clock(), self._accounts.wall(), wire)
 
     def _keep(self, asked: Asked, answer: Answer) -> None:
         """Remember whose response this is: a later one may continue it."""

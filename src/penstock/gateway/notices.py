@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from penstock.http.exchange import ClientGone, Exchange
@@ -38,17 +38,23 @@ STREAM_HEADERS: Final = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 class QueueNotices:
     """Tells one stream's caller of its wait, from its making until ``end``.
 
-    ``unit_id`` is set to the unit that waits for it, and again where another one does. Belongs
-    into an ``async with`` around all that may wait.
+    ``unit_id`` is set to the unit that waits for it, and again where another one does; ``known``
+    gives the headers that can be told before a grant. Belongs into an ``async with`` around all
+    that may wait.
     """
 
     def __init__(
-        self, exchange: Exchange, scheduler: Scheduler, clock: Callable[[], float]
+        self,
+        exchange: Exchange,
+        scheduler: Scheduler,
+        clock: Callable[[], float],
+        known: Callable[[], Mapping[str, str]],
     ) -> None:
         self.unit_id = ""
         self._exchange = exchange
         self._scheduler = scheduler
         self._clock = clock
+        self._known = known
         self._ended = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         loop = asyncio.get_running_loop()
@@ -89,6 +95,7 @@ class QueueNotices:
             if position is not None:
                 if not exchange.started:
                     exchange.response_headers.update(STREAM_HEADERS)
+                    exchange.response_headers.update(self._known())
                     await exchange.start(200, "text/event-stream")
                 await exchange.write_aside(comment(self._notice(position)))
             with contextlib.suppress(TimeoutError):

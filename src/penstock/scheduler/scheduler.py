@@ -155,6 +155,17 @@ class Scheduler:
         found = self._deployments.get(deployment)
         return None if found is None else found.pool
 
+    def limits_before(self, tenant: str, model: str) -> Pool | None:
+        """The same of a call for a public model that has not been granted: its tenant's limits,
+        else those that all deployments of the model share; None where there are several.
+        """
+        domain = self._domain_of.get(model)
+        deployments = [] if domain is None else domain.serving(model)
+        share_one = all(one.pool is deployments[0].pool for one in deployments)
+        return self.limits_for(
+            tenant, deployments[0].plan.name if deployments and share_one else ""
+        )
+
     def eta_seconds(self, unit_id: str, now: float) -> float | None:
         """How long a waiting unit will wait from now on; None where it does not wait."""
         waiting = self._waiting.get(unit_id)

@@ -49,11 +49,16 @@ key_env = "PERSON_KEY"
 [keys.limited]
 tenant = "small"
 key_env = "LIMITED_KEY"
+[keys.spent]
+tenant = "small"
+key_env = "SPENT_KEY"
+budget_day_tokens = 1
 """
 KEYS = {
     "UPSTREAM_KEY": "upstream-key",
     "PERSON_KEY": "person-key-with-enough-letters",
     "LIMITED_KEY": "limited-key-with-enough-letters",
+    "SPENT_KEY": "spent-key-with-enough-letters",
 }
 PERSON, LIMITED = KEYS["PERSON_KEY"], KEYS["LIMITED_KEY"]
 CHAT, MESSAGES = "/v1/chat/completions", "/v1/messages"
@@ -163,3 +168,29 @@ def test_a_deadline_that_cannot_be_met_is_refused_wherever_it_was_said(service, 
     assert "false" == answer.headers["x-should-retry"]
     assert "retry-after" not in answer.headers
     assert answer.json()["eta_seconds"] > 0
+    assert '"requests";q=6;w=60' == answer.headers["ratelimit-policy"]
+    assert answer.headers["ratelimit"].startswith('"requests";r=0;t=')
+    assert "6" == answer.headers["x-ratelimit-limit-requests"]
+
+
+@pytest.mark.parametrize("path", [CHAT, MESSAGES])
+def test_who_is_refused_for_its_budget_is_told_its_limits(service, path):
+    answer = post(service, path, KEYS["SPENT_KEY"])
+
+    assert 402 == answer.status_code
+    assert answer.headers["ratelimit-policy"].startswith('"requests";q=100;w=60')
+    name = "x-ratelimit-limit-requests" if path == CHAT else "anthropic-ratelimit-requests-limit"
+    assert "100" == answer.headers[name]
+
+
+def test_a_stream_whose_head_comes_while_it_waits_has_the_limits_in_it(service):
+    post(service, model="narrow", headers=[("prefer", "wait=1")])
+    body = {**CALL, "model": "narrow", "stream": True}
+
+    with httpx.stream(
+        "POST", f"{service.url}{CHAT}", json=body, headers={"x-api-key": PERSON}, timeout=30
+    ) as answer:
+        assert next(answer.iter_lines()).startswith(": queued position=1 eta=")
+        assert '"requests";q=6;w=60' == answer.headers["ratelimit-policy"]
+        assert answer.headers["ratelimit"].startswith('"requests";r=0;t=')
+        assert "penstock-deployment" not in answer.headers

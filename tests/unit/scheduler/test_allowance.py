@@ -187,3 +187,22 @@ def test_no_order_of_events_takes_a_tenant_beyond_its_limits(world_type, steps):
             assert count <= 30 + 0.5 * seconds + 1e-6
             assert tokens <= 20_000 * (1 + seconds / 60) + 1e-6
             assert seconds >= 2.0 - 1e-9 or count <= 3
+
+
+def test_what_can_be_told_of_a_call_s_limits_before_it_is_granted(world_type):
+    plan = with_limits(world_type.plan(rpm=600), a=own(rpm=60), b=own(slots=2))
+    (one,) = plan.deployments
+    two = msgspec.structs.replace(one, name="two", models=("m", "n"))
+    shared = [msgspec.structs.replace(one, pool="p"), msgspec.structs.replace(two, pool="p")]
+
+    def rate(plan: Plan, tenant: str, model: str) -> float | None:
+        pool = world_type(plan).scheduler.limits_before(tenant, model)
+        return None if pool is None else pool.buckets[LimitName.RPM].rate * 60
+
+    apart = msgspec.structs.replace(plan, deployments=(one, two))
+    together = msgspec.structs.replace(plan, deployments=tuple(shared))
+    assert 60 == rate(apart, "a", "m"), "its own, wherever it goes"
+    assert 600 == rate(apart, "b", "n"), "slots are no rate, and n is served by one alone"
+    assert rate(apart, "b", "m") is None, "m is served under two sets of limits"
+    assert 600 == rate(together, "b", "m")
+    assert rate(together, "b", "unknown") is None
