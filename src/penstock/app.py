@@ -45,6 +45,7 @@ from penstock.errors import ConfigError, Draining, PenstockError
 from penstock.gateway.accounts import Accounts
 from penstock.gateway.calls import GatewayCalls
 from penstock.gateway.journal import Journal
+from penstock.gateway.kept import KeptResponses
 from penstock.gateway.models import ModelList, models_by_wire
 from penstock.gateway.reuse import Reuse
 from penstock.gateway.routes import OPENAI_ENDPOINTS, OPENAI_PREFIXES, gateway_routes
@@ -71,6 +72,7 @@ from penstock.store.budgets import Budgets, first_of_month, spent_since
 from penstock.store.database import DATABASE_FILE
 from penstock.store.jobs import JobStore
 from penstock.store.journal import JournalStore
+from penstock.store.kept_responses import ResponseStore
 from penstock.store.keys import KeyStore
 from penstock.store.ledger import Ledger, day_of, forget_old
 from penstock.store.owner import Owner
@@ -168,6 +170,8 @@ class Service:
             self._run_key,
         )
         self._gateway.fallbacks.models = config.models
+        response_store = ResponseStore(self._writer, self._jobs_reader)
+        self._gateway.kept = KeptResponses(response_store, time.time)
         self._inside = InsideCalls()
         self._gateway.reuse = self._reuse = Reuse(
             self._inside, config.cache, self._writer, self._jobs_reader, time.time
@@ -213,6 +217,7 @@ class Service:
         await self._upstream.close()
         await self._sandbox.stop()
         await self._ledger.close()
+        self._gateway.kept.flush()
         await asyncio.to_thread(self._writer.close)
         await asyncio.to_thread(self._reader.close)
         await asyncio.to_thread(self._jobs_reader.close)

@@ -74,7 +74,12 @@ CHAIN_PREFIX = "chain:"
 
 
 class GatewayCalls:
-    """Answers the endpoints of every protocol. ``classes`` is replaced on a reload."""
+    """Answers the endpoints of every protocol.
+
+    ``classes`` is replaced on a reload; ``kept`` is given before the first call.
+    """
+
+    kept: KeptResponses
 
     def __init__(
         self,
@@ -91,7 +96,6 @@ class GatewayCalls:
         self._chains = chains
         self.classes = classes
         self.fallbacks = Fallbacks(calls.dispatcher.scheduler, {})
-        self.kept = KeptResponses()
         self._limits_told = LimitsTold()
         self._named_runs = NamedRuns()
         self._calls = calls
@@ -251,10 +255,10 @@ class GatewayCalls:
         if previous is not None and self.background and previous.startswith("resp_"):
             upstream_id = await self.background.upstream_id(principal.tenant, previous)
             previous = upstream_id or previous
-        kept = self.kept.find(principal.tenant, previous)
-        if kept is not None:
-            call = msgspec.structs.replace(call, previous_response_id=kept.upstream_id)
-            pinned = pinned_model(self._calls.dispatcher.scheduler, call.model, kept.deployment)
+        if previous is not None:
+            keeper = await self.kept.find(principal.tenant, previous)
+            call = msgspec.structs.replace(call, previous_response_id=previous)
+            pinned = pinned_model(self._calls.dispatcher.scheduler, call.model, keeper)
             return await self._pass_on_from(exchange, asked, call, pinned, begun, notices)
         first_error: CallError | None = None
         models = self.fallbacks.candidates(call, principal, self._clock())

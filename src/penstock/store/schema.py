@@ -108,5 +108,18 @@ STEPS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE INDEX answers_by_age ON answers (kept_at, bytes)",
     ),
     THREAD_TABLES,
+    (
+        # Who keeps a response that a later one may continue. ``kept_at`` in Unix seconds.
+        """
+        CREATE TABLE kept_responses (
+            number      INTEGER PRIMARY KEY,
+            tenant      TEXT NOT NULL,
+            response_id TEXT NOT NULL,
+            deployment  TEXT NOT NULL,
+            kept_at     REAL NOT NULL,
+            UNIQUE (tenant, response_id)
+        )
+        """,
+    ),
 )
 """Step 1 stands first; the version of a database is the number of steps that it has taken."""
