@@ -153,15 +153,7 @@ class Service:
         self._price(config)
         self._pool = WorkerPool(config.workers, classes=config.classes)
         self._chains = ChainsDoor(self._pool, config.chains, config.classes, self._run_key)
-        self._gateway = GatewayCalls(
-            self._calls,
-            Estimator(),
-            self._desk,
-            config.classes,
-            self._run_key,
-            self._accounts,
-            chains=self._chains,
-        )
+        self._gateway = self._make_gateway(config)
         self._models = ModelList(models_by_wire(config), time.time(), chains=self._chains)
         self._journal = Journal(
             JournalStore(self._writer, self._jobs_reader),
@@ -169,9 +161,6 @@ class Service:
             self._accounts,
             self._run_key,
         )
-        self._gateway.fallbacks.models = config.models
-        response_store = ResponseStore(self._writer, self._jobs_reader)
-        self._gateway.kept = KeptResponses(response_store, time.time)
         self._inside = InsideCalls()
         self._gateway.reuse = self._reuse = Reuse(
             self._inside, config.cache, self._writer, self._jobs_reader, time.time
@@ -247,6 +236,21 @@ class Service:
         self._metrics.reloaded(taken=True)
         _log.info("reload taken")
         return True
+
+    def _make_gateway(self, config: Config) -> GatewayCalls:
+        gateway = GatewayCalls(
+            self._calls,
+            Estimator(),
+            self._desk,
+            config.classes,
+            self._run_key,
+            self._accounts,
+            chains=self._chains,
+        )
+        gateway.fallbacks.models = config.models
+        kept = ResponseStore(self._writer, self._jobs_reader)
+        gateway.kept = KeptResponses(kept, time.time)
+        return gateway
 
     def _make_agent(self) -> AgentDoor:
         threads = ThreadStore(self._writer, self._jobs_reader)

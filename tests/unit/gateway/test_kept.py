@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from penstock.errors import InvalidRequest, StoreUnavailable
 from penstock.gateway import kept
 from penstock.gateway.kept import KeptResponses
-from penstock.store.kept_responses import ResponseStore
+from penstock.store.kept_responses import KeptRow, ResponseStore
 from penstock.store.reader import Reader
 from penstock.store.writer import Writer
 
@@ -48,21 +49,25 @@ def test_it_is_written_by_itself_and_together(
     monkeypatch.setattr(kept, "FLUSH_SECONDS", 0.0)
     batches: list[int] = []
     keep = store.keep
-    monkeypatch.setattr(
-        store, "keep", lambda rows, now: (batches.append(len(rows)), keep(rows, now))[1]
-    )
 
     async def run() -> None:
+        written = asyncio.Event()
+
+        def noted(rows: list[KeptRow], now: float) -> Future[None]:
+            batches.append(len(rows))
+            written.set()
+            return keep(rows, now)
+
+        monkeypatch.setattr(store, "keep", noted)
         responses = KeptResponses(store, lambda: 1.0)
         for number in range(20):
             responses.keep("a", f"r{number}", "one")
         async with asyncio.timeout(10):
-            while not batches:
-                await asyncio.sleep(0)  # noqa: ASYNC110 - the flush tells nobody
+            await written.wait()
 
     asyncio.run(run())
     assert [20] == batches
-    store.keep([], 1.0).result()
+    keep([], 1.0).result()
     assert "one" == store.find("a", "r19", 1.0).result()
 
 
