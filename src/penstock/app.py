@@ -24,6 +24,7 @@ from starlette.routing import Route
 from penstock import __version__
 from penstock.admin.keys import KeysDoor
 from penstock.admin.routes import AdminDoor, admin_routes
+from penstock.admin.tenants import TenantsDoor
 from penstock.chains.door import ChainsDoor
 from penstock.chains.playground import playground_routes
 from penstock.chains.spec import WorkerSpec
@@ -69,14 +70,16 @@ from penstock.sandbox.child import SandboxChild
 from penstock.scheduler.events import Replanned, Restored
 from penstock.scheduler.scheduler import Scheduler
 from penstock.store.budgets import Budgets, first_of_month, spent_since
+from penstock.store.changes import changes as stored_changes
 from penstock.store.database import DATABASE_FILE
 from penstock.store.jobs import JobStore
 from penstock.store.journal import JournalStore
 from penstock.store.kept_responses import ResponseStore
-from penstock.store.keys import KeyStore
+from penstock.store.keys import KeyStore, Snapshot
 from penstock.store.ledger import Ledger, day_of, forget_old
 from penstock.store.owner import Owner
 from penstock.store.reader import Reader
+from penstock.store.tenants import tenants_in_force
 from penstock.store.threads import ThreadStore
 from penstock.store.writer import Writer
 from penstock.telemetry.metrics import CONTENT_TYPE, Metrics
@@ -102,6 +105,8 @@ class Service:
     ) -> None:
         self._watches_chains = watches_chains
         self._loaded = loaded
+        self._config = loaded.config
+        self._stored: Snapshot | None = None
         self._load = load
         self._run_key = secrets.token_bytes(32)
         self._workers_key = secrets.token_urlsafe(32)
@@ -112,8 +117,8 @@ class Service:
 
     @property
     def config(self) -> Config:
-        """What is being served."""
-        return self._loaded.config
+        """What is being served: the file's configuration, with what was set of tenants since."""
+        return self._config
 
     @property
     def port(self) -> int:
@@ -131,7 +136,7 @@ class Service:
         if self._loaded.sandbox:
             self._sandbox_port = await self._sandbox.start()
             self._loaded = _with_sandbox(self._loaded, self._sandbox_port)
-        config = self.config
+        self._config = config = self._loaded.config
         self._metrics = Metrics()
         self._metrics.build(__version__)
         self._key_store = KeyStore(Path(config.store.path))
@@ -142,7 +147,7 @@ class Service:
         self._budgets = Budgets(time.time)
         self._desk = Desk(self._authenticator(), config.server, self._metrics)
         self._upstream = Upstream()
-        scheduler = Scheduler(plan_of(config), time.monotonic())
+        scheduler = Scheduler(plan_of(self.config), time.monotonic())
         self._dispatcher = Dispatcher(scheduler, time.monotonic)
         self._calls = Calls(self._dispatcher, self._upstream, self._metrics, time.time)
         self._calls.targets = targets_of(config, self._loaded.secrets)
@@ -231,7 +236,7 @@ class Service:
         for name in _needing_restart(self.config, config):
             _log.warning("reload: a change of %s needs a restart", name)
         keys_before, self._loaded = self._loaded.secrets.providers, loaded
-        self._adopt(config)
+        self._adopt()
         self._restore(keys_before)
         self._metrics.reloaded(taken=True)
         _log.info("reload taken")
@@ -275,8 +280,8 @@ class Service:
         stored = self._writer, self._jobs_reader
         return BatchRoom(config, stored, self._inside, self._jobs, self._principal_by_id)
 
-    def _principal_by_id(self, key_id: str) -> Principal | None:
-        return self._desk.authenticator.by_id(key_id)
+    def _principal_by_id(self, key_id: str, tenant: str) -> Principal | None:
+        return self._desk.authenticator.by_id(key_id, tenant)
 
     def _read_again(self) -> Loaded:
         """The configuration as it is now. Raises ConfigError, PenstockError."""
@@ -288,9 +293,10 @@ class Service:
         assert self._sandbox_port is not None
         return _with_sandbox(loaded, self._sandbox_port)
 
-    def _adopt(self, config: Config) -> None:
-        """Let every part go on with another configuration."""
+    def _adopt(self) -> None:
+        """Let every part go on with the configuration that was loaded last."""
         self._desk.authenticator = self._authenticator()
+        config = self.config
         self._desk.adopt(config.server)
         self._calls.targets = targets_of(config, self._loaded.secrets)
         self._key_files = KeyFiles(config)
@@ -318,15 +324,23 @@ class Service:
         self._accounts.prices_expected = dearest_prices(config, prices)
 
     def _authenticator(self) -> Authenticator:
-        """Every key: those of the file, those of the store, and that of our own workers."""
+        """Every key: those of the file, those of the store, and that of our own workers.
+
+        With them come budgets, and what was set of tenants.
+        """
         stored = self._key_store.snapshot()
+        tenants = tenants_in_force(self._loaded.config.tenants, stored.tenants)
+        for line in stored_changes(self._stored, stored, self.config.tenants, tenants):
+            _log.info("%s", line)
+        self._stored = stored
+        self._config = msgspec.structs.replace(self._loaded.config, tenants=tenants)
         principals = dict(principals_of(self._loaded, stored))
         workers = Principal(WORKERS_KEY_ID, WORKERS_TENANT, "standard", "standard", internal=True)
         principals[digest(self._workers_key, stored.pepper)] = workers
         self._budgets.adopt(budgets_of(self.config, stored))
-        tenants = {principal.tenant for principal in principals.values()}
-        self._metrics.know(_names(self.config) | tenants)
-        return Authenticator(principals, stored.pepper)
+        authenticator = Authenticator(principals, stored.pepper, tenants=self.config.tenants)
+        self._metrics.know(_names(self.config) | authenticator.tenants | {WORKERS_TENANT})
+        return authenticator
 
     def _worker_spec(self, config: Config) -> WorkerSpec:
         """What a chain worker is told. The gateway is this process, by loopback."""
@@ -386,12 +400,22 @@ class Service:
     def _admin_routes(self) -> list[Route]:
         directory = Path(self.config.store.path)
         admin = AdminDoor(self._reader, lambda: self._live().deployments, time.time)
-        keys = KeysDoor(directory, self._budgets, lambda: self.config, self._take_keys)
-        return admin_routes(admin, keys, self._desk)
+        keys = KeysDoor(directory, self._budgets, lambda: self.config, self._take_stored)
+        tenants = TenantsDoor(
+            directory,
+            self._budgets,
+            lambda: self._loaded.config.tenants,
+            lambda: self._desk.authenticator.tenants,
+            self._take_stored,
+        )
+        return admin_routes(admin, keys, tenants, self._desk)
 
-    def _take_keys(self) -> None:
-        """Go by the keys that are stored now."""
+    def _take_stored(self) -> None:
+        """Go by the keys that are stored now, and by what is set of tenants."""
+        tenants_before = self.config.tenants
         self._desk.authenticator = self._authenticator()
+        if self.config.tenants != tenants_before:
+            self._dispatcher.post(Replanned(plan_of(self.config)))
 
     def _live(self) -> LiveSnapshot:
         workers = [
@@ -460,8 +484,7 @@ class Service:
             self._metrics.loop_lag(max(0.0, loop.time() - due_at))
             try:
                 if self._key_store.changed():
-                    self._desk.authenticator = self._authenticator()
-                    _log.info("the key store has changed")
+                    self._take_stored()
             except PenstockError as error:
                 _log.error("the key store cannot be read: %s", error)
             self._follow_key_files()

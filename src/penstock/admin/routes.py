@@ -12,8 +12,10 @@ import msgspec
 from starlette.routing import Route
 
 from penstock.admin.answers import StoreUnavailable, respond_json
-from penstock.admin.keys import KeysDoor, NewKey, Rotation
+from penstock.admin.keys import KeyChange, KeysDoor, NewKey, Rotation
 from penstock.admin.query import query_of
+from penstock.admin.tenants import TenantsDoor
+from penstock.config.model import TenantTable
 from penstock.errors import InvalidRequest, StoreError
 from penstock.http.door import Access, Desk, Door, ErrorShape, Handler
 from penstock.http.exchange import Exchange
@@ -78,7 +80,7 @@ async def stored(waiting: asyncio.Future[_T]) -> _T:
         raise StoreUnavailable(str(error)) from None
 
 
-def admin_routes(admin: AdminDoor, keys: KeysDoor, desk: Desk) -> list[Route]:
+def admin_routes(admin: AdminDoor, keys: KeysDoor, tenants: TenantsDoor, desk: Desk) -> list[Route]:
     """Every route of this door."""
 
     def route(
@@ -97,9 +99,14 @@ def admin_routes(admin: AdminDoor, keys: KeysDoor, desk: Desk) -> list[Route]:
     return [
         route("/admin/usage", admin.usage, "GET"),
         route("/admin/limits", admin.limits, "GET"),
-        route("/admin/tenants", keys.tenants, "GET"),
+        route("/admin/tenants", tenants.list, "GET"),
+        route("/admin/tenants/{name:path}", tenants.get, "GET"),
+        route("/admin/tenants/{name:path}", tenants.put, "PUT", TenantTable),
+        route("/admin/tenants/{name:path}", tenants.patch, "PATCH", TenantTable),
+        route("/admin/tenants/{name:path}", tenants.delete, "DELETE"),
         route("/admin/keys", keys.list, "GET"),
         route("/admin/keys", keys.create, "POST", NewKey),
         route("/admin/keys/{name:path}/rotate", keys.rotate, "POST", Rotation),
+        route("/admin/keys/{name:path}", keys.change, "PATCH", KeyChange),
         route("/admin/keys/{name:path}", keys.revoke, "DELETE"),
     ]

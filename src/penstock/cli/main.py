@@ -26,7 +26,8 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "simulate": ("simulate", "Play a workload in virtual time: what if, and beside others."),
     "check-config": ("check_config", "Check a configuration file; report every problem at once."),
     "image": ("image", "Say what base images cost a lock file; write its Dockerfile."),
-    "keys": ("keys", "Create, list, rotate and revoke API keys."),
+    "keys": ("keys", "Create, list, edit, rotate and revoke API keys."),
+    "tenants": ("tenants", "Show and set tenants' weights, limits and budgets."),
     "usage": ("usage", "Sum up the calls of the ledger."),
     "version": ("version", "Print the versions of Penstock and of what it runs on."),
 }

@@ -6,13 +6,12 @@ import csv
 import json
 import math
 import sys
-import time
 from pathlib import Path
 
 import click
 import msgspec
 
-from penstock.config.load import load_tables
+from penstock.cli.shared import MOMENT, config_option, configured
 from penstock.errors import PenstockError
 from penstock.store.database import DATABASE_FILE, Database
 from penstock.store.usage import (
@@ -20,24 +19,9 @@ from penstock.store.usage import (
     GROUPS,
     UsageSum,
     calls,
-    moment,
     sums_csv,
 )
 from penstock.store.usage import usage as usage_sums
-
-
-class _Moment(click.ParamType[float]):
-    name = "time"
-
-    def convert(
-        self, value: str | float, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        if isinstance(value, float):
-            return value
-        try:
-            return moment(value, time.time())
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
 
 
 @click.command()
@@ -46,23 +30,17 @@ class _Moment(click.ParamType[float]):
     help="One line for each.",
 )  # fmt: skip
 @click.option(
-    "--since", type=_Moment(), default="30d", show_default=True,
+    "--since", type=MOMENT, default="30d", show_default=True,
     help="2026-11-01, 2026-11-01T12:00 (UTC), or how long ago: 30m, 12h, 7d.",
 )  # fmt: skip
-@click.option("--until", type=_Moment(), default=None, help="The same; default: now.")
+@click.option("--until", type=MOMENT, default=None, help="The same; default: now.")
 @click.option("--csv", "form", flag_value="csv", help="Print CSV.")
 @click.option("--json", "form", flag_value="json", help="Print a JSON array.")
 @click.option(
     "--calls", "form", flag_value="calls",
     help="Print each call as CSV for `penstock simulate`: no prompt, no key.",
 )  # fmt: skip
-@click.option(
-    "--config",
-    "config_file",
-    type=click.Path(path_type=Path),
-    default=None,
-    help="The configuration file. Default: penstock.toml where it exists, else none.",
-)
+@config_option
 def usage(
     group_by: str, since: float, until: float | None, form: str | None, config_file: Path | None
 ) -> None:
@@ -71,9 +49,7 @@ def usage(
     A call of a deployment without a known price counts in the last column but one, and not in
     the dollars.
     """
-    default = Path("penstock.toml")
-    config = load_tables(default if config_file is None and default.exists() else config_file)
-    file = Path(config.store.path) / DATABASE_FILE
+    file = Path(configured(config_file).store.path) / DATABASE_FILE
     if not file.exists():
         raise PenstockError(
             f"{file}: there is no store yet; it is made with the first call to a running service"

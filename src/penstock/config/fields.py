@@ -28,6 +28,9 @@ _PATTERN_WORDS = {
         "must be a name of at most 128 letters, digits and . _ : / @ -, "
         "the first one a letter or digit"
     ),
+    model.ACTED_FOR_PATTERN: (
+        'must be the name of a tenant (letters, digits and . _ : / @ -), or "*" for all of them'
+    ),
     model.IMPORT_PATTERN: 'must be an import path like "package.module:attribute"',
     model.ENVIRONMENT_PATTERN: (
         "must be the name of an environment variable: at most 64 of A-Z, 0-9 and _; "
@@ -44,6 +47,7 @@ _SIMPLE_RULES: dict[type[inspect.Type], str] = {
 _STAND_INS: dict[type[msgspec.Struct], dict[str, Any]] = {
     model.ProviderTable: {"kind": "openai"},
     model.KeyTable: {"tenant": "unknown"},
+    model.KeyRights: {"tenant": "unknown"},
     model.ChainTable: {"import_path": "penstock:unknown"},
 }
 """Values in place of broken ones without a default that no rule between tables looks at: with

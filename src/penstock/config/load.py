@@ -25,7 +25,6 @@ from penstock.config.problems import Problems
 from penstock.config.rules import (
     NamedTables,
     check_chain_modules,
-    check_key,
     check_open_host,
     check_rules,
 )
@@ -281,19 +280,3 @@ def _with_file(table: KeyHolder, folder: Path) -> KeyHolder:
     if table.key_file is None:
         return table
     return msgspec.structs.replace(table, key_file=str(folder / table.key_file))
-
-
-def checked_key(name: str, fields: Mapping[str, object], config: Config) -> model.KeyTable:
-    """A key that does not stand in a file, under the rules of one that does.
-
-    ``fields`` are those of ``[keys.NAME]``. Raises ConfigError with all problems.
-    """
-    problems = Problems("the new key", {})
-    if name in config.keys:
-        problems.add(("keys", name), "the configuration file has a key of this name; take another")
-    tables = dict(TableReader(problems).read_named({name: fields}, model.KeyTable, ("keys",)))
-    names = NamedTables({}, config)
-    for key in tables.values():
-        check_key(("keys", name), key, config, names, problems)
-    problems.raise_if_any()
-    return tables[name]

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Meta
 
 IDENTIFIER_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}\Z"
+ACTED_FOR_PATTERN = r"^([A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}|\*)\Z"
 IMPORT_PATTERN = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*\Z"
 ENVIRONMENT_PATTERN = r"^[A-Z_][A-Z0-9_]{0,63}\Z"
 TIER_PATTERN = r"^[A-Za-z][A-Za-z0-9_-]{0,31}\Z"
@@ -27,6 +28,7 @@ NonNegativeInt: TypeAlias = Annotated[int, Meta(ge=0)]
 Text: TypeAlias = Annotated[str, Meta(min_length=1)]
 Identifier: TypeAlias = Annotated[str, Meta(pattern=IDENTIFIER_PATTERN)]
 """Names that may stand in headers, metrics and paths: nothing else is ever copied there."""
+ActedFor: TypeAlias = Annotated[str, Meta(pattern=ACTED_FOR_PATTERN)]
 ImportPath: TypeAlias = Annotated[str, Meta(pattern=IMPORT_PATTERN)]
 ApiVersion: TypeAlias = Annotated[str, Meta(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}(-preview)?\Z")]
 ProviderKind: TypeAlias = Literal[
@@ -352,7 +354,7 @@ class ClassTable(_Table, frozen=True):
     ] = 600.0
 
 
-class _Budgeted(_Table, frozen=True, kw_only=True):
+class Budgeted(_Table, frozen=True, kw_only=True):
     """What may be spent in a day or month (UTC): of a key, or of all keys of a tenant."""
 
     budget_day_usd: Annotated[
@@ -372,7 +374,7 @@ class _Budgeted(_Table, frozen=True, kw_only=True):
     ] = True
 
 
-class TenantTable(_Budgeted, frozen=True):
+class TenantTable(Budgeted, frozen=True):
     """``[tenants.NAME]``: who is treated fairly."""
 
     weight: Annotated[
@@ -389,17 +391,9 @@ class TenantTable(_Budgeted, frozen=True):
     ] = None
 
 
-class KeyTable(_Budgeted, frozen=True):
-    """``[keys.NAME]``: one API key of a caller."""
+class KeyBounds(Budgeted, frozen=True, kw_only=True):
+    """What a key is held to: all of this may be changed while it is in force."""
 
-    tenant: Annotated[Identifier, Meta(description="who the key belongs to")]
-    key_env: Annotated[
-        EnvironmentName | None, Meta(description="environment variable that holds the key")
-    ] = None
-    key_file: Annotated[
-        Text | None,
-        Meta(description="or the file that holds it; relative to penstock.toml"),
-    ] = None
     class_default: Annotated[Identifier, Meta(description="class of a call that asks for none")] = (
         msgspec.field(name="class", default="standard")
     )
@@ -412,7 +406,29 @@ class KeyTable(_Budgeted, frozen=True):
     chains: Annotated[
         list[Identifier] | None, Meta(description="chains it may run; default: all")
     ] = None
+    acts_for: Annotated[
+        list[ActedFor],
+        Meta(description="tenants that a call may name to be theirs, `*` for all; default: none"),
+    ] = []
+
+
+class KeyRights(KeyBounds, frozen=True, kw_only=True):
+    """What a key may do, wherever it stands: in the file or in the store."""
+
+    tenant: Annotated[Identifier, Meta(description="who the key belongs to")]
     admin: Annotated[bool, Meta(description="may see and change what every tenant may do")] = False
+
+
+class KeyTable(KeyRights, frozen=True):
+    """``[keys.NAME]``: one API key of a caller."""
+
+    key_env: Annotated[
+        EnvironmentName | None, Meta(description="environment variable that holds the key")
+    ] = None
+    key_file: Annotated[
+        Text | None,
+        Meta(description="or the file that holds it; relative to penstock.toml"),
+    ] = None
 
 
 class ChainTable(_Table, frozen=True):

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from penstock.config.addresses import is_host, is_loopback
-from penstock.config.model import IDENTIFIER_PATTERN, Config, KeyTable
+from penstock.config.model import IDENTIFIER_PATTERN, Config, KeyRights
 from penstock.config.positions import KeyPath
 from penstock.config.problems import Problems, did_you_mean
 
@@ -197,7 +197,7 @@ def _check_classes(config: Config, names: NamedTables, problems: Problems) -> No
 
 
 def check_key(
-    path: KeyPath, key: KeyTable, config: Config, names: NamedTables, problems: Problems
+    path: KeyPath, key: KeyRights, config: Config, names: NamedTables, problems: Problems
 ) -> None:
     """What a key names must exist, and its class must not be above its ceiling."""
     known = names["classes"]

@@ -40,12 +40,14 @@ def caller_of(
     run = verify(text, run_key)
     if run is None:
         raise Unauthenticated("The run identity of this call is not valid.")
-    started_by = authenticator.by_id(run.key_id)
+    started_by = authenticator.by_id(run.key_id, run.tenant)
     if started_by is None:
-        raise Unauthenticated("The API key that started this run has been revoked.")
+        raise Unauthenticated(
+            "The API key that started this run has been revoked, or may not act for its tenant."
+        )
     # The run may lower itself call by call, but never rise above its own class.
     principal = msgspec.structs.replace(
-        started_by, tenant=run.tenant, class_default=run.class_name, ceiling=run.class_name
+        started_by, class_default=run.class_name, ceiling=run.class_name
     )
     return Caller(principal, run)
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import hmac
 import time
-from collections.abc import Callable, Mapping
-from typing import Final
+from collections.abc import Callable, Collection, Mapping
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -20,6 +20,9 @@ from penstock.errors import Unauthenticated
 
 KEY_CHARACTERS_MAX: Final = 512
 """A longer credential is no key of ours: it is not even hashed."""
+
+EVERY_TENANT: Final = "*"
+"""What stands in ``acts_for`` for all tenants; no tenant can be called so."""
 
 _MESSAGE: Final = (
     "The API key is missing or not known. "
@@ -37,8 +40,14 @@ class Principal(msgspec.Struct, frozen=True):
     models: frozenset[str] | None = None  # None: all
     chains: frozenset[str] | None = None  # None: all
     admin: bool = False
+    acts_for: frozenset[str] = frozenset()  # tenants that a request may name; "*": all
+    is_delegated: bool = False  # ``tenant`` is not the key's own, but the one that was named
     internal: bool = False  # the key that our own chain workers use
     expires_at: float | None = None  # Unix seconds
+
+
+PrincipalOf: TypeAlias = Callable[[str, str], Principal | None]
+"""Finds a principal as ``Authenticator.by_id`` does."""
 
 
 def digest(key: str, pepper: bytes) -> str:
@@ -49,9 +58,9 @@ def digest(key: str, pepper: bytes) -> str:
 class Authenticator:
     """The known keys: digests with the principal of each.
 
-    Made anew on every reload of the configuration; nothing in it changes. ``wall`` gives Unix
-    time: a key that has expired is known no more. Where a key has two secrets, during a
-    rotation, its present one stands last.
+    Made anew on every reload of the configuration; nothing in it changes. ``wall`` gives
+    Unix time: a key that has expired is known no more. Where a key has two secrets, during a
+    rotation, its present one stands last. ``tenants`` are known, too, beside those that keys name.
     """
 
     def __init__(
@@ -59,9 +68,14 @@ class Authenticator:
         principals: Mapping[str, Principal],
         pepper: bytes,
         wall: Callable[[], float] = time.time,
+        *,
+        tenants: Collection[str] = (),
     ) -> None:
         self._by_digest = dict(principals)
         self._by_id = {principal.key_id: principal for principal in principals.values()}
+        others = [one for one in principals.values() if not one.internal]
+        named = {one.tenant for one in others}.union(*(one.acts_for for one in others))
+        self.tenants = frozenset(named.union(tenants) - {EVERY_TENANT})
         self._pepper = pepper
         self._wall = wall
 
@@ -75,10 +89,28 @@ class Authenticator:
             raise Unauthenticated(_MESSAGE)
         return found
 
-    def by_id(self, key_id: str) -> Principal | None:
-        """The principal of that key id; None when there is none any more, or it has expired."""
+    def by_id(self, key_id: str, tenant: str) -> Principal | None:
+        """The principal of that key id in the name of a tenant.
+
+        None when there is none any more, it has expired, or may not act for that tenant.
+        """
         found = self._by_id.get(key_id)
-        return None if found is None or self._has_expired(found) else found
+        if found is None or self._has_expired(found):
+            return None
+        return self.acting_for(found, tenant)
+
+    def acting_for(self, principal: Principal, tenant: str) -> Principal | None:
+        """The same with that tenant in place of its key's; None where it may not act for it.
+
+        Whoever may act for all may do so for those that there are: a name that nobody has would
+        have a share of its own, and no limits and no budget.
+        """
+        if tenant == principal.tenant:
+            return principal
+        allowed = principal.acts_for
+        if tenant in self.tenants and (tenant in allowed or EVERY_TENANT in allowed):
+            return msgspec.structs.replace(principal, tenant=tenant, is_delegated=True)
+        return None
 
     def pseudonym(self, name: str) -> str:
         """16 hexadecimal digits that tell one name from another, and nothing else of it.

@@ -20,6 +20,8 @@ import msgspec
 from penstock.config.model import ServerTable
 from penstock.errors import CallError, Draining, Forbidden, InternalError
 from penstock.http.auth import Authenticator
+from penstock.http.delegation import HEADER as DELEGATION_HEADER
+from penstock.http.delegation import delegate
 from penstock.http.error_body import ErrorShape, render, shape_for
 from penstock.http.exchange import (
     Bodies,
@@ -136,12 +138,16 @@ class Door:
     def _admit(self, exchange: Exchange) -> None:
         if self.access is Access.PUBLIC:
             return
+        authenticator = self._desk.authenticator
         if exchange.inside is not None:
             exchange.principal = exchange.inside.principal
         else:
-            exchange.principal = self._desk.authenticator.principal(exchange.headers)
+            exchange.principal = authenticator.principal(exchange.headers)
         exchange.facts["key"] = exchange.principal.key_id
         exchange.facts["tenant"] = exchange.principal.tenant
+        is_outside = exchange.inside is None and self.access is Access.KEY
+        if is_outside and DELEGATION_HEADER in exchange.headers:
+            delegate(exchange, authenticator)
         if self.access is Access.ADMIN and not exchange.principal.admin:
             raise Forbidden("This needs a key with 'admin = true'.")
 

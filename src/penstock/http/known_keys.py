@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import msgspec
 
 from penstock.config.load import Loaded
-from penstock.config.model import Config, KeyTable, TenantTable
+from penstock.config.model import Budgeted, Config, KeyRights
 from penstock.http.auth import Principal, digest
 from penstock.store.budgets import Budget, Scope
-from penstock.store.keys import KeyGrant, Snapshot
+from penstock.store.keys import Snapshot
 
 
 def principals_of(loaded: Loaded, stored: Snapshot) -> Iterator[tuple[str, Principal]]:
@@ -19,7 +19,7 @@ def principals_of(loaded: Loaded, stored: Snapshot) -> Iterator[tuple[str, Princ
         yield digest(loaded.secrets.keys[name], stored.pepper), _principal(name, table)
     for key in stored.keys:
         principal = msgspec.structs.replace(
-            _principal(key.key_id, key.grant), expires_at=key.expires_at
+            _principal(key.key_id, key.rights), expires_at=key.expires_at
         )
         if key.digest_previous is not None and key.previous_until is not None:
             until = min(key.previous_until, key.expires_at or key.previous_until)
@@ -27,7 +27,7 @@ def principals_of(loaded: Loaded, stored: Snapshot) -> Iterator[tuple[str, Princ
         yield key.digest, principal
 
 
-def _principal(key_id: str, allowed: KeyTable | KeyGrant) -> Principal:
+def _principal(key_id: str, allowed: KeyRights) -> Principal:
     """What a key may do, wherever it stands: the file and the store say it in the same words."""
     return Principal(
         key_id=key_id,
@@ -36,6 +36,7 @@ def _principal(key_id: str, allowed: KeyTable | KeyGrant) -> Principal:
         ceiling=allowed.ceiling,
         models=None if allowed.models is None else frozenset(allowed.models),
         chains=None if allowed.chains is None else frozenset(allowed.chains),
+        acts_for=frozenset(allowed.acts_for),
         admin=allowed.admin,
     )
 
@@ -48,11 +49,11 @@ def budgets_of(config: Config, stored: Snapshot) -> dict[Scope, Budget]:
     for name, table in config.keys.items():
         found["key", name] = _budget(table)
     for key in stored.keys:
-        found["key", key.key_id] = _budget(key.grant)
+        found["key", key.key_id] = _budget(key.rights)
     return found
 
 
-def _budget(allowed: TenantTable | KeyTable | KeyGrant) -> Budget:
+def _budget(allowed: Budgeted) -> Budget:
     return Budget(
         day_usd=allowed.budget_day_usd,
         month_usd=allowed.budget_month_usd,

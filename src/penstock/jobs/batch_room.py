@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from starlette.routing import Route
 
 from penstock.config.model import Config
-from penstock.http.auth import Principal
+from penstock.http.auth import PrincipalOf
 from penstock.http.door import Desk
 from penstock.http.inside import InsideCalls
 from penstock.jobs.batch_door import BatchDoor
@@ -37,7 +36,7 @@ class BatchRoom:
         stored: tuple[Writer, Reader],
         calls: InsideCalls,
         jobs: Jobs,
-        principal_of: Callable[[str], Principal | None],
+        principal_of: PrincipalOf,
     ) -> None:
         place, store = Path(config.store.path), BatchStore(*stored)
         folder = place / "files"

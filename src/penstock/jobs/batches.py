@@ -34,7 +34,7 @@ from penstock.errors import (
     StoreError,
     Unprocessable,
 )
-from penstock.http.auth import Principal
+from penstock.http.auth import Principal, PrincipalOf
 from penstock.http.exchange import Inside
 from penstock.http.inside import InsideCalls
 from penstock.jobs import lines
@@ -85,7 +85,7 @@ class Batches:
         calls: InsideCalls,
         table: BatchesTable,
         wall: Callable[[], float],
-        principal_of: Callable[[str], Principal | None],
+        principal_of: PrincipalOf,
     ) -> None:
         self.table = table
         self.classes: Mapping[str, ClassTable] = {}
@@ -236,8 +236,8 @@ class Batches:
 
     def principal(self, row: BatchRow) -> Principal | None:
         """In whose name its lines are asked, in the least urgent class."""
-        principal = self._principal_of(row.key_id)
-        if principal is None or principal.tenant != row.tenant:
+        principal = self._principal_of(row.key_id, row.tenant)
+        if principal is None:
             return None
         least = max(self.classes, key=lambda name: self.classes[name].rank)
         return msgspec.structs.replace(principal, class_default=least, ceiling=least)

@@ -17,7 +17,7 @@ from urllib.parse import parse_qs
 import msgspec
 from starlette.routing import Route
 
-from penstock.errors import CallError, InternalError, InvalidRequest
+from penstock.errors import CallError, Forbidden, InternalError, InvalidRequest
 from penstock.http.auth import Principal
 from penstock.http.door import Access, Desk, Door, ErrorShape, Handler, while_connected
 from penstock.http.exchange import Exchange
@@ -183,8 +183,11 @@ class JobsDoor:
 
     async def secret(self, exchange: Exchange) -> Outcome:
         """``GET /webhooks/secret``: what the tenant's receivers check messages with."""
+        principal = principal_of(exchange)
+        if principal.is_delegated:
+            raise Forbidden("Only a key of the tenant itself is told the secret of its webhooks.")
         with worded():
-            secret = self._webhooks.secret(principal_of(exchange).tenant)
+            secret = self._webhooks.secret(principal.tenant)
         await exchange.respond(200, msgspec.json.encode({"secret": secret}))
         return Outcome.SUCCESS
 

@@ -36,7 +36,7 @@ from penstock.errors import (
     StoreUnavailable,
     Unprocessable,
 )
-from penstock.http.auth import Principal
+from penstock.http.auth import Principal, PrincipalOf
 from penstock.jobs.events import EventSink
 from penstock.jobs.execution import Attempt, Ending, Executor
 from penstock.jobs.states import Happening, State, after, after_break, places_free
@@ -108,8 +108,9 @@ class _Running(msgspec.Struct, frozen=True):
 class Jobs:
     """The job engine. All methods belong to the event loop's thread.
 
-    ``principal_of`` finds a key by its id; ``finished`` is told the job. ``attempt_ended`` is
-    told its id, and says whether the attempt was waiting for an LLM call when it broke off.
+    ``principal_of`` finds a key by its id and the tenant it acts for; ``finished`` is told the
+    job. ``attempt_ended`` is told its id, and says whether the attempt was waiting for an LLM call
+    when it broke off.
     """
 
     def __init__(
@@ -119,7 +120,7 @@ class Jobs:
         table: JobsTable,
         classes: Mapping[str, ClassTable],
         clocks: Clocks,
-        principal_of: Callable[[str], Principal | None],
+        principal_of: PrincipalOf,
     ) -> None:
         self.table = table
         self.classes = classes
@@ -380,9 +381,9 @@ class Jobs:
         if job.deadline is not None and job.deadline < self._clocks.wall():
             message = "The deadline passed before the job could be started."
             return Ending(Happening.TIMED_OUT, code="deadline_exceeded", message=message)
-        principal = self._principal_of(job.key_id)
+        principal = self._principal_of(job.key_id, job.tenant)
         executor = self.executors.get(job.kind)
-        if principal is None or principal.tenant != job.tenant or executor is None:
+        if principal is None or executor is None:
             message = "The API key that ordered this job is not valid any more."
             return Ending(Happening.FAILED, 401, code="invalid_api_key", message=message)
         principal = msgspec.structs.replace(

@@ -103,8 +103,19 @@ class Allowance:
         self.pool.settle(reserved, self.pool.bounded(used), reserved_at, now)
         self.release(now)
 
-    def forget_waiting(self) -> None:
-        """The queues are made anew: nobody waits in the old ones."""
+    def replan(self, plan: LimitsPlan, now: float) -> None:
+        """Go by other limits from now on. The queues are made anew: nobody waits in the old ones.
+
+        What has been used counts against a limit that was raised, and nothing else: it is ours,
+        so all of the room that it gained is there at once.
+        """
+        used = {}
+        for name, bucket in self.pool.buckets.items():
+            bucket.advance(now)
+            used[name] = bucket.capacity - bucket.level
+        self.pool.replan(plan, now)
+        for name, bucket in self.pool.buckets.items():
+            bucket.level = max(bucket.level, bucket.capacity - used.get(name, 0.0))
         self._claims.clear()
         self._held.clear()
 
@@ -126,8 +137,7 @@ class Allowances:
             allowance = before.get(tenant)
             if allowance is None:
                 allowance = Allowance(tenant, plan, now)
-            allowance.pool.replan(plan, now)
-            allowance.forget_waiting()
+            allowance.replan(plan, now)
             self._by_tenant[tenant] = allowance
 
     def of(self, tenant: str) -> Allowance | None:

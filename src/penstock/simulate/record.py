@@ -7,8 +7,6 @@ tenants with equal backlogs was given at the same time.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from penstock.providers.base import Failure, FailureKind
 from penstock.simulate.provider_world import Account, ProviderWorld
 from penstock.simulate.runs import Call
@@ -33,14 +31,6 @@ class Sample:
         self.waiting = waiting
 
 
-class Mark(NamedTuple):
-    """What one limit has come to at a moment: taken, lost while somebody waited, still there."""
-
-    taken: float
-    lost: float
-    level: float
-
-
 class Record:
     """The books of one simulation; times are virtual seconds."""
 
@@ -52,7 +42,7 @@ class Record:
         self.samples: list[Sample] = []
         self.shares: dict[str, float] = {}
         self.shared_calls = 0
-        self.marks: list[dict[tuple[int, LimitName], Mark]] = []
+        self.marks: list[dict[tuple[int, LimitName], tuple[float, float]]] = []
         self.first_rank = min(each.rank for each in scenario.classes)
         self._last_class = max(scenario.classes, key=lambda each: each.rank).name
         self._settling_seconds = scenario.settling_seconds
@@ -131,8 +121,7 @@ class Record:
         self._flush(now)
         marked = {}
         for (site, limit), lost in self.lost.items():
-            account = self._worlds[site].account(now, limit)
-            marked[site, limit] = Mark(account.taken, lost, account.level)
+            marked[site, limit] = (self._worlds[site].account(now, limit).taken, lost)
         self.marks.append(marked)
 
     def close(self, now: float) -> None:

@@ -4,44 +4,38 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
+from penstock.config.model import Budgeted, KeyRights
+from penstock.errors import PenstockError
 from penstock.store.database import Database
+from penstock.store.tenants import COUNT_UP, TenantRows
 
 _ALL = "SELECT * FROM keys ORDER BY created_at, key_id"
-_IN_FORCE = "SELECT 1 FROM keys WHERE name = :name AND revoked_at IS NULL"
+_NAMED = "SELECT * FROM keys WHERE name = :name AND revoked_at IS NULL"
+_TAKEN = "SELECT 1 FROM keys WHERE name = :name AND revoked_at IS NULL AND key_id IS NOT :key_id"
 _INSERT = (
     "INSERT INTO keys (key_id, name, digest, tenant, class_default, ceiling, models, chains, "
-    "admin, created_at, expires_at, budget) VALUES (:key_id, :name, :digest, :tenant, "
-    ":class_default, :ceiling, :models, :chains, :admin, :created_at, :expires_at, :budget)"
+    "acts_for, admin, created_at, expires_at, budget) VALUES (:key_id, :name, :digest, :tenant, "
+    ":class_default, :ceiling, :models, :chains, :acts_for, :admin, :created_at, :expires_at, "
+    ":budget)"
 )
 _REVOKE = "UPDATE keys SET revoked_at = :revoked_at WHERE name = :name AND revoked_at IS NULL"
 _ROTATE = (
     "UPDATE keys SET digest_previous = digest, previous_until = :previous_until, digest = :digest "
     "WHERE key_id = :key_id AND revoked_at IS NULL"
 )
+_CHANGE = (
+    "UPDATE keys SET name = :name, class_default = :class_default, ceiling = :ceiling, "
+    "models = :models, chains = :chains, acts_for = :acts_for, expires_at = :expires_at, "
+    "budget = :budget WHERE key_id = :key_id"
+)
 _VERSION = "SELECT version FROM keys_state"
-_COUNT_UP = "UPDATE keys_state SET version = version + 1"
 _PEPPER = "SELECT pepper_fingerprint FROM keys_state"
 _PEPPER_FIRST = "INSERT INTO keys_state VALUES (1, 0, :fingerprint) ON CONFLICT DO NOTHING"
-
-
-class KeyGrant(msgspec.Struct, frozen=True):
-    """What a key may do, in the words of ``[keys.NAME]``."""
-
-    tenant: str
-    class_default: str = "standard"
-    ceiling: str = "interactive"
-    models: tuple[str, ...] | None = None  # None: all
-    chains: tuple[str, ...] | None = None  # None: all
-    admin: bool = False
-    budget_day_usd: float | None = None
-    budget_month_usd: float | None = None
-    budget_day_tokens: int | None = None
-    budget_month_tokens: int | None = None
-    budget_hard: bool = True
 
 
 class StoredKey(msgspec.Struct, frozen=True):
@@ -50,7 +44,7 @@ class StoredKey(msgspec.Struct, frozen=True):
     key_id: str
     name: str
     digest: str
-    grant: KeyGrant
+    rights: KeyRights
     created_at: float
     revoked_at: float | None = None
     expires_at: float | None = None
@@ -62,11 +56,22 @@ class StoredKey(msgspec.Struct, frozen=True):
         return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
 
 
+class NameTaken(PenstockError):
+    """Another key of that name is in force."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"there is a key {name} already; choose another name, or revoke it first with "
+            f"`penstock keys revoke {name}`"
+        )
+
+
 class KeyRows:
     """Reads and writes the rows of one open database."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.tenants = TenantRows(database)
 
     def close(self) -> None:
         """Close the database."""
@@ -93,14 +98,34 @@ class KeyRows:
         with self._database.read() as connection:
             return [_stored_key(row) for row in connection.execute(_ALL)]
 
-    def insert(self, key: StoredKey) -> bool:
-        """Add a key, unless one of its name is in force; whether it was added."""
+    def insert(self, key: StoredKey) -> None:
+        """Add a key. Raises NameTaken."""
         with self._database.write() as connection:
-            if connection.execute(_IN_FORCE, {"name": key.name}).fetchone() is not None:
-                return False
+            if connection.execute(_TAKEN, _parameters(key)).fetchone() is not None:
+                raise NameTaken(key.name)
             connection.execute(_INSERT, _parameters(key))
-            connection.execute(_COUNT_UP)
-            return True
+            connection.execute(COUNT_UP)
+
+    def change(
+        self, name: str, change: Callable[[StoredKey], StoredKey]
+    ) -> tuple[StoredKey, StoredKey] | None:
+        """Write what ``change`` makes of the key of that name, but not its secret, tenant and
+        ``admin``; the key before and after. None where none is there that is not revoked.
+
+        Raises NameTaken.
+        """
+        with self._database.write() as connection:
+            row = connection.execute(_NAMED, {"name": name}).fetchone()
+            if row is None:
+                return None
+            before = _stored_key(row)
+            after = change(before)
+            parameters = _parameters(after)
+            if connection.execute(_TAKEN, parameters).fetchone() is not None:
+                raise NameTaken(after.name)
+            connection.execute(_CHANGE, parameters)
+            connection.execute(COUNT_UP)
+            return before, after
 
     def revoke(self, name: str, revoked_at: float) -> bool:
         """End the key in force of that name; whether there was one."""
@@ -108,7 +133,7 @@ class KeyRows:
             parameters = {"name": name, "revoked_at": revoked_at}
             if not connection.execute(_REVOKE, parameters).rowcount:
                 return False
-            connection.execute(_COUNT_UP)
+            connection.execute(COUNT_UP)
             return True
 
     def rotate(self, key_id: str, digest: str, previous_until: float) -> bool:
@@ -117,34 +142,29 @@ class KeyRows:
             parameters = {"key_id": key_id, "digest": digest, "previous_until": previous_until}
             if not connection.execute(_ROTATE, parameters).rowcount:
                 return False
-            connection.execute(_COUNT_UP)
+            connection.execute(COUNT_UP)
             return True
 
 
-_BUDGET = (
-    "budget_day_usd",
-    "budget_month_usd",
-    "budget_day_tokens",
-    "budget_month_tokens",
-    "budget_hard",
-)
+_BUDGET = Budgeted.__struct_fields__
 
 
 def _parameters(key: StoredKey) -> dict[str, Any]:
-    grant = key.grant
+    rights = key.rights
     return {
         "key_id": key.key_id,
         "name": key.name,
         "digest": key.digest,
-        "tenant": grant.tenant,
-        "class_default": grant.class_default,
-        "ceiling": grant.ceiling,
-        "models": _names_out(grant.models),
-        "chains": _names_out(grant.chains),
-        "admin": int(grant.admin),
+        "tenant": rights.tenant,
+        "class_default": rights.class_default,
+        "ceiling": rights.ceiling,
+        "models": _names_out(rights.models),
+        "chains": _names_out(rights.chains),
+        "acts_for": json.dumps(rights.acts_for),
+        "admin": int(rights.admin),
         "created_at": key.created_at,
         "expires_at": key.expires_at,
-        "budget": json.dumps({name: getattr(grant, name) for name in _BUDGET}),
+        "budget": json.dumps({name: getattr(rights, name) for name in _BUDGET}),
     }
 
 
@@ -153,12 +173,13 @@ def _stored_key(row: sqlite3.Row) -> StoredKey:
         key_id=row["key_id"],
         name=row["name"],
         digest=row["digest"],
-        grant=KeyGrant(
+        rights=KeyRights(
             tenant=row["tenant"],
             class_default=row["class_default"],
             ceiling=row["ceiling"],
             models=_names_in(row["models"]),
             chains=_names_in(row["chains"]),
+            acts_for=json.loads(row["acts_for"]),
             admin=bool(row["admin"]),
             **json.loads(row["budget"]),
         ),
@@ -170,9 +191,9 @@ def _stored_key(row: sqlite3.Row) -> StoredKey:
     )
 
 
-def _names_out(names: tuple[str, ...] | None) -> str | None:
+def _names_out(names: list[str] | None) -> str | None:
     return None if names is None else json.dumps(names)
 
 
-def _names_in(names: str | None) -> tuple[str, ...] | None:
-    return None if names is None else tuple(json.loads(names))
+def _names_in(names: str | None) -> list[str] | None:
+    return None if names is None else json.loads(names)

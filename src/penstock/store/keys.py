@@ -1,4 +1,4 @@
-"""API keys that an operator creates while the service runs.
+"""API keys that an operator creates while the service runs, and what is set of tenants.
 
 A key is ``psk_`` + public id + ``_`` + secret: the prefix can be searched for in logs and
 repositories, the id names the key without giving it away, the secret has 256 random bits. Only
@@ -7,8 +7,8 @@ protect nothing more, and cost every request its time.
 
 Two processes share the database. The commands write: short transactions under the write lock.
 The service only reads, and asks ``changed()`` about once a second (0.1 ms): each change adds one
-to a counter in the same transaction, so a key that is created or revoked counts within that
-second. Asking for the keys of a store that does not exist makes none.
+to a counter in the same transaction, so a key that is created or revoked, or a limit that is set,
+counts within that second. Asking for the keys of a store that does not exist makes none.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ import hmac
 import os
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
-from penstock.config.model import KeyTable
+from penstock.config.checked import checked_key
+from penstock.config.model import Config, KeyRights
 from penstock.errors import PenstockError, StoreError
 from penstock.store.database import DATABASE_FILE, Database, file_identity
-from penstock.store.key_rows import KeyGrant, KeyRows, StoredKey
+from penstock.store.key_rows import KeyRows, StoredKey
 from penstock.store.pepper import (
     PEPPER_FILE_VARIABLE,
     fingerprint,
@@ -34,14 +35,15 @@ from penstock.store.pepper import (
     pepper_from,
     pepper_in,
 )
+from penstock.store.tenants import StoredTenant
 
 __all__ = [
-    "KeyGrant",
     "KeyStore",
     "NoSuchKey",
+    "NotStored",
     "Snapshot",
     "StoredKey",
-    "granted",
+    "changed_key",
     "key_digest",
     "stored_key_count",
 ]
@@ -56,10 +58,11 @@ class Snapshot(msgspec.Struct, frozen=True):
 
     pepper: bytes
     keys: tuple[StoredKey, ...] = ()
+    tenants: tuple[StoredTenant, ...] = ()
 
     def __repr__(self) -> str:
         """Without the pepper: this may end in a log or a traceback."""
-        return f"Snapshot(keys={len(self.keys)})"
+        return f"Snapshot(keys={len(self.keys)}, tenants={len(self.tenants)})"
 
 
 def key_digest(key: str, pepper: bytes) -> str:
@@ -97,17 +100,17 @@ class KeyStore:
         # The state is read before the keys: a change in between is seen again by changed().
         self._seen = self._state()
         in_force = tuple(key for key in self.all() if key.in_force(time.time()))
-        return Snapshot(pepper=self._pepper, keys=in_force)
+        return Snapshot(self._pepper, in_force, tuple(self.tenants()))
 
     def changed(self) -> bool:
-        """Whether a key was created or revoked since the last snapshot."""
+        """Whether a key or a tenant was changed since the last snapshot."""
         return self._state() != self._seen
 
-    def create(self, name: str, grant: KeyGrant, *, expires_at: float | None = None) -> str:
+    def create(self, name: str, rights: KeyRights, *, expires_at: float | None = None) -> str:
         """Store a new key and return it: the only time that it can be seen.
 
-        ``expires_at`` (Unix seconds) ends it by itself. Raises PenstockError when a key of that
-        name is in force.
+        ``expires_at`` (Unix seconds) ends it by itself. Raises NameTaken when a key of that name
+        is in force.
         """
         rows = self._open()
         key_id = secrets.token_hex(_ID_BYTES)
@@ -116,15 +119,11 @@ class KeyStore:
             key_id=key_id,
             name=name,
             digest=key_digest(key, self._pepper),
-            grant=grant,
+            rights=rights,
             created_at=time.time(),
             expires_at=expires_at,
         )
-        if not rows.insert(stored):
-            raise PenstockError(
-                f"there is a key {name} already; choose another name, or revoke it first with "
-                f"`penstock keys revoke {name}`"
-            )
+        rows.insert(stored)
         return key
 
     def rotate(self, name: str, overlap_seconds: float = 0.0) -> str:
@@ -144,6 +143,20 @@ class KeyStore:
                     return key
         raise NoSuchKey(name)
 
+    def change(
+        self, name: str, change: Callable[[StoredKey], StoredKey]
+    ) -> tuple[StoredKey, StoredKey]:
+        """Write what ``change`` makes of the key of that name: as it was, and as it is now.
+
+        Its id, secret, tenant and ``admin`` stay. One that has expired can be changed, too, as to
+        expire later. Raises NoSuchKey where none is in force, and NameTaken.
+        """
+        rows = self._open_existing()
+        changed = None if rows is None else rows.change(name, change)
+        if changed is None:
+            raise NoSuchKey(name)
+        return changed
+
     def revoke(self, name: str) -> None:
         """End the key of that name. Raises PenstockError when there is none in force."""
         rows = self._open_existing()
@@ -154,6 +167,24 @@ class KeyStore:
         """Every key ever created, revoked ones too, oldest first."""
         rows = self._open_existing()
         return [] if rows is None else rows.all()
+
+    def tenants(self) -> list[StoredTenant]:
+        """What was set of each tenant, by name."""
+        rows = self._open_existing()
+        return [] if rows is None else rows.tenants.all()
+
+    def set_tenant(self, name: str, fields: Mapping[str, Any], *, replaces: bool = False) -> None:
+        """Set checked fields of ``[tenants.NAME]``, beside those set before or in their place."""
+        self._open().tenants.set(name, fields, time.time(), replaces=replaces)
+
+    def reset_tenant(self, name: str, fields: Collection[str] = ()) -> None:
+        """Forget what was set of a tenant: these fields, or all where none is named.
+
+        Raises NothingSet where none of them was.
+        """
+        rows = self._open_existing()
+        if rows is None or not rows.tenants.reset(name, fields, time.time()):
+            raise NothingSet(name)
 
     def _state(self) -> object:
         """Changes whenever the keys do, and when the file is replaced by another."""
@@ -201,28 +232,37 @@ class KeyStore:
         return pepper
 
 
-def granted(table: KeyTable) -> KeyGrant:
-    """What a checked table says that a key may do, as it is stored."""
-    return KeyGrant(
-        tenant=table.tenant,
-        class_default=table.class_default,
-        ceiling=table.ceiling,
-        models=None if table.models is None else tuple(table.models),
-        chains=None if table.chains is None else tuple(table.chains),
-        admin=table.admin,
-        budget_day_usd=table.budget_day_usd,
-        budget_month_usd=table.budget_month_usd,
-        budget_day_tokens=table.budget_day_tokens,
-        budget_month_tokens=table.budget_month_tokens,
-        budget_hard=table.budget_hard,
-    )
+def changed_key(key: StoredKey, fields: Mapping[str, Any], config: Config) -> StoredKey:
+    """The key with other fields of ``[keys.NAME]``, another ``name`` or ``expires_at``.
+
+    Raises ConfigError.
+    """
+    changed = {**msgspec.to_builtins(key.rights), **fields}
+    name = changed.pop("name", key.name)
+    expires_at = changed.pop("expires_at", key.expires_at)
+    rights = checked_key(name, changed, config)
+    return msgspec.structs.replace(key, name=name, rights=rights, expires_at=expires_at)
 
 
 def _new_key(key_id: str) -> str:
     return f"{PREFIX}_{key_id}_{secrets.token_hex(_SECRET_BYTES)}"
 
 
-class NoSuchKey(PenstockError):
+class NotStored(PenstockError):
+    """What is to be changed does not stand in the store."""
+
+
+class NothingSet(NotStored):
+    """Nothing was set of a tenant, or not what is to be forgotten."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"nothing of that was set for the tenant {name}; `penstock tenants show {name}` says "
+            "what holds and where it is from (what stands in the file is changed there)"
+        )
+
+
+class NoSuchKey(NotStored):
     """No stored key of that name is in force."""
 
     def __init__(self, name: str) -> None:

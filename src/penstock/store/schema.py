@@ -121,5 +121,17 @@ STEPS: Final[tuple[tuple[str, ...], ...]] = (
         )
         """,
     ),
+    (
+        # What operators set of tenants: a JSON object of fields of [tenants.NAME].
+        """
+        CREATE TABLE tenants (
+            name       TEXT PRIMARY KEY,
+            fields     TEXT NOT NULL,
+            changed_at REAL NOT NULL
+        ) WITHOUT ROWID
+        """,
+        # A JSON array of the tenants that a key may act for.
+        "ALTER TABLE keys ADD COLUMN acts_for TEXT NOT NULL DEFAULT '[]'",
+    ),
 )
 """Step 1 stands first; the version of a database is the number of steps that it has taken."""

@@ -23,7 +23,7 @@ def test_a_key_is_created_listed_and_revoked(penstock: Penstock) -> None:
         {
             "name": "ci", "id": made[1].split("_")[1], "tenant": "team", "class": "batch",
             "ceiling": "standard", "models": ["sandbox"], "chains": ["haiku", "brief"],
-            "admin": True, "created": "", "expires": None, "revoked": None,
+            "acts_for": [], "admin": True, "created": "", "expires": None, "revoked": None,
         }
     ]  # fmt: skip
 
@@ -37,11 +37,11 @@ def test_the_list_is_a_table_that_shows_no_key(penstock: Penstock) -> None:
     head, row = penstock("keys", "list")[1].splitlines()
 
     assert head.split() == [
-        "name", "id", "tenant", "class", "ceiling", "models", "chains", "admin", "created",
-        "expires", "revoked",
+        "name", "id", "tenant", "class", "ceiling", "models", "chains", "acts_for", "admin",
+        "created", "expires", "revoked",
     ]  # fmt: skip
     assert row.split()[:8] == [
-        "ci", key.split("_")[1], "team", "standard", "interactive", "-", "-", "no",
+        "ci", key.split("_")[1], "team", "standard", "interactive", "-", "-", "none",
     ]  # fmt: skip
     assert key.split("_")[2] not in row
 
@@ -107,3 +107,46 @@ def test_a_key_has_an_end_and_a_budget_and_can_be_rotated(penstock: Penstock) ->
     assert penstock("keys", "rotate", "nobody")[0] == 2
     for bad in (["--expires-in", "soon"], ["--budget-day-usd", "-1"]):
         assert penstock("keys", "create", "other", "--tenant", "team", *bad)[0] == 2
+
+
+def test_what_a_key_may_do_is_edited_without_its_secret(penstock: Penstock) -> None:
+    made = penstock(
+        "keys", "create", "ci", "--tenant", "team", "--model", "sandbox", "--chain", "haiku",
+        "--expires-in", "90d", "--budget-day-usd", "3", "--acts-for", "a",
+    )  # fmt: skip
+    done = penstock(
+        "keys", "edit", "ci", "--name", "nightly", "--class", "batch", "--ceiling", "standard",
+        "--model", "*", "--chain", "brief", "--expires-in", "none", "--budget-day-usd", "none",
+        "--acts-for", "",
+    )  # fmt: skip
+    (row,) = json.loads(penstock("keys", "list", "--json")[1])
+
+    assert done[:2] == (0, "")
+    assert done[2].startswith('The key ci: name "ci" -> "nightly", budget_day_usd 3.0 -> null, ')
+    assert made[1].split("_")[2].strip() not in done[2]
+    assert {**row, "created": ""} == {
+        "name": "nightly", "id": made[1].split("_")[1], "tenant": "team", "class": "batch",
+        "ceiling": "standard", "models": None, "chains": ["brief"], "acts_for": [],
+        "admin": False, "created": "", "expires": None, "revoked": None,
+    }  # fmt: skip
+
+
+def test_an_edit_that_breaks_a_rule_changes_nothing(penstock: Penstock) -> None:
+    penstock("keys", "create", "ci", "--tenant", "team", "--ceiling", "standard")
+    penstock("keys", "create", "other", "--tenant", "team")
+    before = penstock("keys", "list", "--json")[1]
+
+    for arguments, words in (
+        (("ci",), "name what is to be changed"),
+        (("nobody", "--ceiling", "batch"), "there is no stored key nobody"),
+        (("ci", "--name", "other"), "there is a key other already"),
+        (("ci", "--name", "a b"), "must be a name"),
+        (("ci", "--class", "interactive"), "above the key's ceiling"),
+        (("ci", "--model", "gpt"), "no such served model"),
+        (("ci", "--acts-for", "a b"), "must be the name of a tenant"),
+        (("ci", "--budget-day-tokens", "-1"), "at least 0"),
+    ):
+        code, out, err = penstock("keys", "edit", *arguments)
+        assert (code, out) == (2, "")
+        assert words in err
+    assert penstock("keys", "list", "--json")[1] == before

@@ -19,7 +19,8 @@ ROOT = Path(__file__).parents[3]
 PARTS = [
     ("penstock",),
     *((name,) for name in COMMANDS),
-    *(("keys", name) for name in ("create", "list", "rotate", "revoke")),
+    *(("keys", name) for name in ("create", "list", "edit", "rotate", "revoke")),
+    *(("tenants", name) for name in ("list", "show", "set", "reset")),
     *(("image", name) for name in image.COMMANDS),
 ]
 

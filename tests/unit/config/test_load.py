@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from penstock.config import defaults
+from penstock.config.checked import checked_key
 from penstock.config.load import (
     Loaded,
     Overrides,
-    checked_key,
     load,
     load_tables,
     load_with_secrets,

@@ -51,8 +51,32 @@ def test_a_digest_depends_on_the_pepper() -> None:
 
 
 def test_principals_are_found_by_key_id(authenticator) -> None:
-    assert authenticator.by_id("alice") is ALICE
-    assert authenticator.by_id("nobody") is None
+    assert authenticator.by_id("alice", ALICE.tenant) is ALICE
+    assert authenticator.by_id("nobody", ALICE.tenant) is None
+
+
+def test_a_key_acts_for_the_tenants_that_it_names_and_with_a_star_for_all_there_are() -> None:
+    some = Principal("some", "web", "batch", "batch", acts_for=frozenset({"a", "new"}))
+    every = Principal("every", "ops", "batch", "batch", acts_for=frozenset({"*"}))
+    inner = Principal("inner", "workers", "batch", "batch", internal=True)
+    keys = {"1": some, "2": every, "3": inner, "4": ALICE}
+    authenticator = Authenticator(keys, PEPPER, tenants=["set"])
+
+    assert authenticator.tenants == {"web", "ops", "a", "new", "set", "acme"}
+    assert authenticator.by_id("some", "web") is some
+    for key_id, tenant in (("some", "a"), ("every", "a"), ("every", "set"), ("every", "acme")):
+        found = authenticator.by_id(key_id, tenant)
+        assert found is not None
+        assert (found.tenant, found.key_id, found.is_delegated) == (tenant, key_id, True)
+        assert found.ceiling == "batch"
+    for key_id, tenant in (
+        ("some", "ops"),
+        ("every", "nobody"),
+        ("every", "workers"),
+        ("every", "*"),
+        ("alice", "web"),
+    ):
+        assert authenticator.by_id(key_id, tenant) is None
 
 
 def test_a_key_that_has_expired_is_nobodys_from_that_moment_on() -> None:
@@ -63,7 +87,7 @@ def test_a_key_that_has_expired_is_nobodys_from_that_moment_on() -> None:
 
     assert authenticator.principal({"x-api-key": "psk_dated"}) is dated
     now = 101.0
-    assert authenticator.by_id("dated") is None
+    assert authenticator.by_id("dated", "acme") is None
     with pytest.raises(Unauthenticated):
         authenticator.principal({"x-api-key": "psk_dated"})
 

@@ -75,7 +75,7 @@ class Bench:
             table,
             CLASSES,
             Clocks(loop.time, loop.time),
-            keys.get,
+            lambda key_id, _tenant: keys.get(key_id),
         )
         self.jobs.executors["test"] = self.played
 

@@ -60,7 +60,12 @@ class Bench:
         self.clock = asyncio.get_running_loop().time
         self.files = Files(folder / "files", self.store, BatchesTable(), self.clock)
         self.batches = Batches(
-            self.store, self.files, calls, BatchesTable(), self.clock, lambda _: principal
+            self.store,
+            self.files,
+            calls,
+            BatchesTable(),
+            self.clock,
+            lambda _key, _tenant: principal,
         )
         self.batches.classes = {"batch": ClassTable(rank=2)}
 

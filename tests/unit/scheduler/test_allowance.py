@@ -42,6 +42,19 @@ def test_less_urgent_work_of_others_does_not_wait_for_it_either(world_type):
     assert all(unit.unit_id in world.granted_at for unit in batch)
 
 
+def test_a_limit_that_is_raised_gives_all_that_it_gained_at_once(world_type):
+    plan = world_type.plan(rpm=60_000, burst_seconds=60)
+    world = world_type(with_limits(plan, a=own(rpm=10, tpm=60_000)))
+    units = [world.unit(tenant="a", class_name="interactive") for _ in range(30)]
+    world.submit(*units)
+    assert 10 == len(world.grants)
+    world.tick(Replanned(with_limits(plan, a=own(rpm=25, tpm=60_000))))
+    assert 25 == len(world.grants)
+    world.tick(Replanned(with_limits(plan, a=own(rpm=1, tpm=60_000))))
+    world.tick(Replanned(plan))
+    assert 30 == len(world.grants)
+
+
 def test_its_wait_has_its_own_cause_and_causes_add_up(world_type):
     world = world_type(with_limits(world_type.plan(rpm=600, burst_seconds=5), a=own(rpm=30)))
     for number in range(60):
@@ -142,9 +155,9 @@ def test_limits_that_a_reload_sets_lifts_or_changes_hold_at_once(world_type):
     world = world_type(with_limits(plan, a=own(rpm=1)))
     world.submit(*[world.unit("interactive", "a") for _ in range(5)])
     assert 1 == len(world.grants)
-    world.tick(Replanned(with_limits(plan, a=own(rpm=120))))
+    world.tick(Replanned(with_limits(plan, a=own(rpm=3))))
     world.run(until=0.6)
-    assert 2 == len(world.grants), "what was used stays used: the new limit refills"
+    assert 3 == len(world.grants), "what was used stays used: two more have room"
     world.tick(Replanned(plan))
     assert 5 == len(world.grants)
 

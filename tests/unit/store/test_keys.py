@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from penstock.config.model import KeyRights
 from penstock.errors import PenstockError, StoreError
 from penstock.http.auth import digest
 from penstock.store import database, pepper
 from penstock.store.keys import (
-    KeyGrant,
     KeyStore,
     NoSuchKey,
     Snapshot,
@@ -22,7 +22,7 @@ from penstock.store.keys import (
     stored_key_count,
 )
 
-GRANT = KeyGrant(tenant="team")
+RIGHTS = KeyRights(tenant="team")
 Opener = Callable[..., KeyStore]
 
 
@@ -51,7 +51,7 @@ def _names(snapshot: Snapshot) -> list[str]:
 
 def test_a_key_has_a_prefix_a_public_id_and_256_random_bits(opened: Opener) -> None:
     store = opened()
-    made = [store.create(f"k{number}", GRANT) for number in range(3)]
+    made = [store.create(f"k{number}", RIGHTS) for number in range(3)]
     ids = [key.key_id for key in store.all()]
 
     assert all(re.fullmatch(r"psk_[0-9a-f]{12}_[0-9a-f]{64}", key) for key in made)
@@ -61,7 +61,7 @@ def test_a_key_has_a_prefix_a_public_id_and_256_random_bits(opened: Opener) -> N
 
 def test_the_door_finds_a_stored_key_by_its_digest(opened: Opener) -> None:
     store = opened()
-    key = store.create("ci", GRANT)
+    key = store.create("ci", RIGHTS)
     snapshot = store.snapshot()
 
     assert snapshot.keys[0].digest == digest(key, snapshot.pepper)
@@ -72,7 +72,7 @@ def test_no_file_of_the_store_holds_the_key_and_none_is_open_to_others(
     opened: Opener, directory: Path
 ) -> None:
     store = opened()
-    secret = store.create("ci", GRANT).rpartition("_")[2]
+    secret = store.create("ci", RIGHTS).rpartition("_")[2]
     files = list(directory.iterdir())
 
     assert {"penstock.db", "pepper"} <= {file.name for file in files}
@@ -82,13 +82,13 @@ def test_no_file_of_the_store_holds_the_key_and_none_is_open_to_others(
 
 
 def test_what_a_key_may_do_comes_back_as_it_was_given(opened: Opener) -> None:
-    grant = KeyGrant(
-        tenant="team", class_default="batch", ceiling="standard", models=("a", "b"), chains=(),
+    rights = KeyRights(
+        tenant="team", class_default="batch", ceiling="standard", models=["a", "b"], chains=[],
         admin=True,
     )  # fmt: skip
-    opened().create("ci", grant)
+    opened().create("ci", rights)
 
-    assert opened().snapshot().keys[0].grant == grant
+    assert opened().snapshot().keys[0].rights == rights
 
 
 def test_a_running_service_sees_creation_and_revocation_by_another_process(opened: Opener) -> None:
@@ -97,7 +97,7 @@ def test_a_running_service_sees_creation_and_revocation_by_another_process(opene
     assert _names(service.snapshot()) == []
     assert not service.changed()
 
-    command.create("ci", GRANT)
+    command.create("ci", RIGHTS)
     assert service.changed()
     assert _names(service.snapshot()) == ["ci"]
     assert not service.changed()
@@ -119,7 +119,7 @@ def test_asking_for_the_keys_of_a_store_that_is_not_there_makes_none(
 
 def test_a_store_that_was_replaced_or_removed_is_seen(opened: Opener, directory: Path) -> None:
     service = opened()
-    opened().create("ci", GRANT)
+    opened().create("ci", RIGHTS)
     assert _names(service.snapshot()) == ["ci"]
 
     for file in directory.iterdir():
@@ -127,19 +127,19 @@ def test_a_store_that_was_replaced_or_removed_is_seen(opened: Opener, directory:
     assert service.changed()
     assert _names(service.snapshot()) == []
 
-    opened().create("other", GRANT)
+    opened().create("other", RIGHTS)
     assert service.changed()
     assert _names(service.snapshot()) == ["other"]
 
 
 def test_a_name_is_taken_until_its_key_is_revoked(opened: Opener, directory: Path) -> None:
     store = opened()
-    first = store.create("ci", GRANT)
+    first = store.create("ci", RIGHTS)
     with pytest.raises(PenstockError, match="there is a key ci already"):
-        store.create("ci", GRANT)
+        store.create("ci", RIGHTS)
 
     store.revoke("ci")
-    second = store.create("ci", GRANT)
+    second = store.create("ci", RIGHTS)
 
     assert first != second
     assert [key.revoked_at is None for key in store.all()] == [False, True]
@@ -149,7 +149,7 @@ def test_a_name_is_taken_until_its_key_is_revoked(opened: Opener, directory: Pat
 def test_only_a_key_in_force_can_be_revoked(opened: Opener) -> None:
     with pytest.raises(PenstockError, match="no stored key ci"):
         opened().revoke("ci")
-    opened().create("ci", GRANT)
+    opened().create("ci", RIGHTS)
     opened().revoke("ci")
     with pytest.raises(PenstockError, match="no stored key ci"):
         opened().revoke("ci")
@@ -158,7 +158,7 @@ def test_only_a_key_in_force_can_be_revoked(opened: Opener) -> None:
 def test_a_name_is_data_whatever_it_holds(opened: Opener) -> None:
     store = opened()
     hostile = "x'; DROP TABLE keys; --"
-    store.create(hostile, GRANT)
+    store.create(hostile, RIGHTS)
 
     with pytest.raises(PenstockError):
         store.revoke("' OR '1'='1")
@@ -193,7 +193,7 @@ def _damaged_database() -> bytes:
 
 
 def test_a_newer_schema_is_refused(opened: Opener, directory: Path) -> None:
-    opened().create("ci", GRANT)
+    opened().create("ci", RIGHTS)
     with sqlite3.connect(directory / "penstock.db") as connection:
         connection.execute("INSERT INTO schema_version VALUES (999, 0)")
     connection.close()
@@ -207,7 +207,7 @@ def test_a_newer_schema_is_refused(opened: Opener, directory: Path) -> None:
 def test_each_step_of_the_schema_is_taken_once_and_forwards(
     opened: Opener, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened().create("ci", GRANT)
+    opened().create("ci", RIGHTS)
     later = (*database.STEPS, ("CREATE TABLE later (a TEXT)",))
     monkeypatch.setattr(database, "STEPS", later)
 
@@ -223,7 +223,7 @@ def test_each_step_of_the_schema_is_taken_once_and_forwards(
 def test_a_step_that_fails_leaves_nothing_behind(
     opened: Opener, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened().create("ci", GRANT)
+    opened().create("ci", RIGHTS)
     monkeypatch.setattr(
         database, "STEPS", (*database.STEPS, ("CREATE TABLE half (a TEXT)", "CREATE NONSENSE"))
     )
@@ -243,29 +243,29 @@ def test_a_locked_database_is_an_error_after_the_busy_timeout(
 ) -> None:
     monkeypatch.setattr(database, "BUSY_TIMEOUT_SECONDS", 0.01)
     store = opened()
-    store.create("ci", GRANT)
+    store.create("ci", RIGHTS)
     other = sqlite3.connect(directory / "penstock.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
 
     assert _names(store.snapshot()) == ["ci"]
     with pytest.raises(StoreError, match=r"another process has held the database for 0\.01 s"):
-        store.create("more", GRANT)
+        store.create("more", RIGHTS)
     other.execute("ROLLBACK")
     other.close()
-    assert store.create("more", GRANT)
+    assert store.create("more", RIGHTS)
 
 
 def test_a_store_that_cannot_be_made_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 
     with pytest.raises(StoreError, match="check the directory's owner and mode"):
-        KeyStore(tmp_path / "file" / "store", {}).create("ci", GRANT)
+        KeyStore(tmp_path / "file" / "store", {}).create("ci", RIGHTS)
 
 
 def test_a_lost_or_exchanged_pepper_is_refused_rather_than_all_keys(
     opened: Opener, directory: Path
 ) -> None:
-    opened().create("ci", GRANT)
+    opened().create("ci", RIGHTS)
     file = directory / "pepper"
     content = file.read_bytes()
 
@@ -289,12 +289,12 @@ def test_the_pepper_may_come_from_a_file_elsewhere(
     file = tmp_path / "mounted"
     environment = {"PENSTOCK_PEPPER_FILE": str(file)}
     with pytest.raises(StoreError, match="cannot be read"):
-        opened(environment).create("ci", GRANT)
+        opened(environment).create("ci", RIGHTS)
     file.write_text("short")
     with pytest.raises(StoreError, match="at least 32 characters"):
-        opened(environment).create("ci", GRANT)
+        opened(environment).create("ci", RIGHTS)
     file.write_text("p" * 32)
-    opened(environment).create("ci", GRANT)
+    opened(environment).create("ci", RIGHTS)
 
     assert not (directory / "pepper").exists()
     assert _names(opened(environment).snapshot()) == ["ci"]
@@ -317,7 +317,7 @@ def test_a_process_that_makes_the_store_keeps_the_pepper_that_it_began_with(
     before = service.snapshot().pepper
     assert not (directory / "pepper").exists()
 
-    service.create("first", GRANT)
+    service.create("first", RIGHTS)
 
     assert before == service.snapshot().pepper == command.snapshot().pepper
 
@@ -333,7 +333,7 @@ def test_a_rotated_key_keeps_its_id_and_its_secret_before_works_for_the_overlap(
     opened: Opener,
 ) -> None:
     store, service = opened(), opened()
-    first = store.create("ci", GRANT)
+    first = store.create("ci", RIGHTS)
     service.snapshot()
     second = store.rotate("ci", 60.0)
     assert service.changed()
@@ -357,12 +357,12 @@ def test_a_rotated_key_keeps_its_id_and_its_secret_before_works_for_the_overlap(
 
 def test_an_expired_key_is_not_in_force_and_keeps_its_budget_until_then(opened: Opener) -> None:
     store = opened()
-    grant = KeyGrant(tenant="team", budget_month_usd=1.5, budget_day_tokens=7, budget_hard=False)
-    store.create("old", grant, expires_at=1.0)
-    store.create("new", grant, expires_at=1e12)
+    rights = KeyRights(tenant="team", budget_month_usd=1.5, budget_day_tokens=7, budget_hard=False)
+    store.create("old", rights, expires_at=1.0)
+    store.create("new", rights, expires_at=1e12)
 
     assert _names(store.snapshot()) == ["new"]
-    assert store.snapshot().keys[0].grant == grant
+    assert store.snapshot().keys[0].rights == rights
     assert [key.expires_at for key in store.all()] == [1.0, 1e12]
     with pytest.raises(NoSuchKey):
         store.rotate("old")
