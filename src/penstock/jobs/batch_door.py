@@ -33,7 +33,9 @@ _WINDOW_SECONDS: Final = {"m": 60, "h": 3600, "d": 86_400}
 _CHAIN: Final = re.compile(r"/chains/([A-Za-z0-9._:@-]{1,128})/invoke\Z")
 
 
-class _Wanted(msgspec.Struct):
+class BatchRequest(msgspec.Struct):
+    """``POST /v1/batches``."""
+
     input_file_id: str
     endpoint: str
     completion_window: str
@@ -68,7 +70,10 @@ class BatchDoor:
         def route(path: str, handler: Handler, method: str) -> Route:
             shape = ErrorShape.OPENAI
             guarded = _guarded(handler)
-            door = Door(guarded, access=Access.KEY, shape=shape, door="batches", desk=desk)
+            asked = BatchRequest if handler == self.create else None
+            door = Door(
+                guarded, access=Access.KEY, shape=shape, door="batches", desk=desk, request=asked
+            )
             return Route(path, door, methods=[method])
 
         return [
@@ -124,7 +129,7 @@ class BatchDoor:
         principal = principal_of(exchange)
         body = await exchange.body()
         try:
-            wanted = msgspec.json.decode(body, type=_Wanted)
+            wanted = msgspec.json.decode(body, type=BatchRequest)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise InvalidRequest(
                 "The body must be a JSON object with 'input_file_id', 'endpoint' and "

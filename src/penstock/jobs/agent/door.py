@@ -14,6 +14,7 @@ from penstock.http.exchange import Exchange
 from penstock.http.inside import InsideCalls
 from penstock.jobs.agent.assistants import Assistants
 from penstock.jobs.agent.execution import AgentExecutor
+from penstock.jobs.agent.request import RunBody
 from penstock.jobs.agent.runs import KIND, Chains, Runs, webhook_message
 from penstock.jobs.agent.threads import Threads
 from penstock.jobs.engine import Jobs
@@ -69,10 +70,12 @@ class AgentDoor:
             method: str | list[str], path: str, handler: Handler, access: Access = Access.KEY
         ) -> Route:
             shape = ErrorShape.OPENAI
-            door = Door(handler, access=access, shape=shape, door="agent", desk=desk)
+            asked = RunBody if handler in ordering else None
+            door = Door(handler, access=access, shape=shape, door="agent", desk=desk, request=asked)
             return Route(path, door, methods=[method] if isinstance(method, str) else method)
 
         runs, threads, assistants = self._runs, self._threads, self._assistants
+        ordering = (runs.create, runs.create_and_wait, runs.create_and_stream)
         thread, run = "/threads/{thread}", "/threads/{thread}/runs/{run}"
         return [
             *(route(_METHODS, path, _refusing(name)) for name, path in NOT_SERVED),

@@ -10,9 +10,10 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Mapping
-from typing import Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 from penstock.errors import InvalidRequest, NotServed, Unprocessable
 from penstock.jobs.door import AFTER_SECONDS_MAX
@@ -38,11 +39,34 @@ _CHECKPOINT_ID: Final = re.compile(r"[A-Za-z0-9-]{1,64}\Z")
 _T = TypeVar("_T")
 
 
+_Multitask = Literal["reject", "enqueue", "interrupt", "rollback"]
+_Multitask_words: Final = "reject, enqueue, interrupt or rollback"
+_IfNotExists = Literal["reject", "create"]
+_OnDisconnect = Literal["cancel", "continue"]
+
+
 class _Checkpoint(msgspec.Struct):
     checkpoint_id: str | None = None
     checkpoint_ns: str | None = None
     checkpoint_map: Any = None
     thread_id: str | None = None
+
+
+class RunBody(msgspec.Struct, kw_only=True):
+    """What a run may be ordered with, for ``/openapi.json``; ``read_run`` is what refuses."""
+
+    assistant_id: str
+    input: Any = None
+    command: dict[str, Any] | None = None
+    config: dict[str, Any] | None = None
+    context: Any = None
+    metadata: dict[str, Any] | None = None
+    stream_mode: str | list[str] | None = None
+    multitask_strategy: _Multitask | None = None
+    if_not_exists: _IfNotExists | None = None
+    on_disconnect: _OnDisconnect | None = None
+    after_seconds: Annotated[float, Meta(ge=0, le=AFTER_SECONDS_MAX)] | None = None
+    webhook: str | None = None
 
 
 class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,11 +120,6 @@ def read_run(body: bytes) -> RunRequest:
         webhook=fields.read("webhook", str, "a URL"),
     )
 
-
-_Multitask = Literal["reject", "enqueue", "interrupt", "rollback"]
-_Multitask_words: Final = "reject, enqueue, interrupt or rollback"
-_IfNotExists = Literal["reject", "create"]
-_OnDisconnect = Literal["cancel", "continue"]
 
 _FIELDS: Final = (
     frozenset(_TO_WORKER)

@@ -5,10 +5,18 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from penstock.errors import CallError
-from penstock.jobs.agent.request import RunRequest, assistant_id, read_run, uuid_of
+from penstock.jobs.agent.request import (
+    _FIELDS,
+    RunBody,
+    RunRequest,
+    assistant_id,
+    read_run,
+    uuid_of,
+)
 
 
 def read(**fields: Any) -> RunRequest:
@@ -61,3 +69,11 @@ def test_the_ids_of_threads_are_uuids_and_those_of_assistants_stay() -> None:
     for bad in ("x", "../../etc", "0" * 100):
         with pytest.raises(CallError):
             uuid_of(bad, "thread's id")
+
+
+def test_every_field_that_is_described_is_one_that_is_read() -> None:
+    names = {field.encode_name for field in msgspec.structs.fields(RunBody)}
+
+    assert names <= _FIELDS
+    body = RunBody(assistant_id="a", multitask_strategy="reject", stream_mode=["values"])
+    assert read_run(msgspec.json.encode(body)).assistant == "a"
