@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import NamedTuple
+
+import msgspec
 
 from penstock.units import LimitName
 
@@ -33,8 +34,12 @@ class Cause(StrEnum):
 
 REFILL = {limit: f"refill:{limit.value}" for limit in LimitName}
 
+HIGHER_CLASS: str = Cause.HIGHER_CLASS.value
+FAIR_SHARE: str = Cause.FAIR_SHARE.value
+TENANT_LIMIT: str = Cause.TENANT_LIMIT.value
 
-class Beside(NamedTuple):
+
+class Beside(msgspec.Struct, frozen=True, gc=False):
     """What passed while a tenant stood beside a line: seconds, and those of a higher class."""
 
     seconds: float
@@ -45,7 +50,7 @@ NEVER_BESIDE = Beside(0.0, 0.0)
 NO_ACCOUNT: Mapping[str, float] = {}
 
 
-class Mark(NamedTuple):
+class Mark(msgspec.Struct, frozen=True):
     """A line's accounts at the moment at which a unit began to wait."""
 
     at: float
@@ -74,7 +79,7 @@ class LineClock:
         if seconds <= 0:
             return
         self._at = now
-        if self._cause == Cause.HIGHER_CLASS:
+        if self._cause == HIGHER_CLASS:
             self._higher_class += seconds
         else:
             account = self._by_tenant.setdefault(self._tenant, {})
@@ -114,14 +119,15 @@ class LineClock:
     def causes(self, mark: Mark, tenant: str) -> dict[str, float]:
         """Seconds by cause since the mark; they add up to the time since it."""
         waited = self._at - mark.at
+        if waited <= 0:
+            return {}
         beside = self._been_beside(tenant)
         higher_class = self._higher_class - mark.higher_class
         causes = {
-            Cause.HIGHER_CLASS.value: higher_class
-            - (beside.higher_class - mark.beside.higher_class),
-            Cause.TENANT_LIMIT.value: beside.seconds - mark.beside.seconds,
+            HIGHER_CLASS: higher_class - (beside.higher_class - mark.beside.higher_class),
+            TENANT_LIMIT: beside.seconds - mark.beside.seconds,
         }
         for cause, seconds in self._by_tenant.get(tenant, {}).items():
             causes[cause] = seconds - mark.own.get(cause, 0.0)
-        causes[Cause.FAIR_SHARE.value] = waited - sum(causes.values())
+        causes[FAIR_SHARE] = waited - sum(causes.values())
         return {cause: seconds for cause, seconds in causes.items() if seconds > 1e-9}

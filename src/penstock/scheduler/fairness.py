@@ -21,50 +21,56 @@ coming back it starts at the class's virtual time.
 from __future__ import annotations
 
 import math
-from heapq import heappop, heappush
-from itertools import count
+from heapq import heappop, heappush, heapreplace
 from typing import TypeAlias
 
 from penstock.scheduler.lanes import Lanes
 from penstock.scheduler.ranks import Ranks
-from penstock.scheduler.waiting import Waiting
+from penstock.scheduler.waiting import Key, Waiting
 
 COMPACT_ENDED_MIN = 64
 """Ended units and entries left behind are swept out once there are more than that and more
 than half of what is there: O(1) each, amortised."""
 
 
-Rank: TypeAlias = tuple[float, tuple[float, float, int]]
+Entry: TypeAlias = "tuple[float, Key, Waiting, Flow]"
+"""A flow in line: its tag, its head's place, and both of them. The smallest goes first."""
 
 
 class Flow:
-    """One tenant in one class: its tag, and its units by model, each model in order."""
+    """One tenant in one class: its tag, and its units by model, each model in order.
+
+    ``start`` is the tag in dominant seconds, ``tag`` what of it is compared: whole quanta, where
+    the class has a quantum. ``entered`` is where it stands in the line of each model.
+    """
 
     __slots__ = (
         "ended",
         "entered",
-        "index",
         "is_held",
         "ranks",
         "start",
+        "tag",
         "units",
+        "waiting",
         "weight",
     )
 
-    def __init__(self, index: int, weight: float) -> None:
-        self.index = index
+    def __init__(self, weight: float) -> None:
         self.weight = weight
         self.start = 0.0
+        self.tag = 0.0
         self.ranks = Ranks()
+        self.waiting = 0
         self.ended = 0
         self.is_held = False
         self.units: dict[str, Lanes] = {}
-        self.entered: dict[str, Rank] = {}
+        self.entered: dict[str, Entry] = {}
 
-    @property
-    def waiting(self) -> int:
-        """How many units wait."""
-        return self.ranks.count
+    def move(self, start: float, quantum_seconds: float) -> None:
+        """Set the tag."""
+        self.start = start
+        self.tag = math.floor(start / quantum_seconds) if quantum_seconds else start
 
     def head(self, model: str) -> Waiting | None:
         """The first unit that still waits for this model; forgets the ended ones before it."""
@@ -74,12 +80,6 @@ class Flow:
         head, forgotten = lanes.head()
         self.ended -= forgotten
         return head
-
-    def rank(self, head: Waiting, quantum_seconds: float) -> Rank:
-        """Where this flow stands with that unit at its head: its tag, then the unit's place."""
-        if quantum_seconds:
-            return math.floor(self.start / quantum_seconds), head.key
-        return self.start, head.key
 
     def compact(self) -> None:
         """Forget the ended units wherever they are."""
@@ -92,93 +92,104 @@ class FairQueue:
     """The waiting units of one class: by tenant and model, in fair order.
 
     Every operation is O(log n) in the number of waiting units and active tenants. A *line* is
-    the heap of flows that wait for one model, by tag; an entry whose tag is no longer its
-    flow's is passed over when it comes up.
+    the heap of flows that wait for one model. A flow's latest entry may come up too early, as its
+    tag has grown or its head has gone: then it is entered again where it belongs. What would come
+    up too late is entered at once; older entries are passed over.
     """
 
     def __init__(self, weights: dict[str, float], quantum_seconds: float = 0.0) -> None:
         self._weights = weights
         self._quantum_seconds = quantum_seconds
         self._flows: dict[str, Flow] = {}
-        self._lines: dict[str, list[tuple[Rank, int, Flow]]] = {}
-        self._index = count()
+        self._lines: dict[str, list[Entry]] = {}
         self._sweep_at = COMPACT_ENDED_MIN
-        self._ranks = Ranks()
+        self._ranks = Ranks() if quantum_seconds else None
         self.virtual_time = 0.0
+        self.waiting = 0
         self.tenants_waiting = 0
         self.weights_waiting = 0.0
-
-    @property
-    def waiting(self) -> int:
-        """How many units wait."""
-        return self._ranks.count
 
     def push(self, waiting: Waiting) -> bool:
         """Add a unit at its place, which is its own from its run's arrival on.
 
         Returns whether it is the first of its tenant for its model.
         """
-        unit = waiting.unit
+        unit, number = waiting.unit, waiting.number
         flow = self._flow(unit.tenant)
         if flow.waiting == 0:
-            flow.start = max(flow.start, self.virtual_time)
+            flow.move(max(flow.start, self.virtual_time), self._quantum_seconds)
             self.tenants_waiting += 1
             self.weights_waiting += flow.weight
-        flow.ranks.add(waiting.number)
-        self._ranks.add(waiting.number)
+        flow.waiting += 1
+        flow.ranks.add(number)
+        self.waiting += 1
+        if self._ranks is not None:
+            self._ranks.add(number)
         lanes = flow.units.get(unit.model)
         if lanes is None:
             lanes = flow.units[unit.model] = Lanes()
         lanes.push(waiting)
-        head = flow.head(unit.model)
-        if head is not waiting:
+        if flow.head(unit.model) is not waiting:
             return False
-        self._enter(flow, unit.model, head)
+        self._enter(flow, unit.model)
         return True
 
     def remove(self, waiting: Waiting) -> None:
         """A unit ends its waiting: granted, evicted or cancelled."""
         waiting.is_waiting = False
+        number, model = waiting.number, waiting.unit.model
         flow = self._flows[waiting.unit.tenant]
-        flow.ranks.discard(waiting.number)
+        flow.ranks.discard(number)
+        flow.waiting -= 1
         flow.ended += 1
-        self._ranks.discard(waiting.number)
+        if self._ranks is not None:
+            self._ranks.discard(number)
+        self.waiting -= 1
         if flow.waiting == 0:
             self.tenants_waiting -= 1
             self.weights_waiting -= flow.weight
         if self.waiting == 0:
             self._rest()
-        elif flow.ended > COMPACT_ENDED_MIN and flow.ended > flow.waiting:
+            return
+        if flow.ended > COMPACT_ENDED_MIN and flow.ended > flow.waiting:
             flow.compact()
+        entry = flow.entered.get(model)
+        if entry is not None and entry[2] is waiting and entry is not self._lines[model][0]:
+            # Of sub-tenants the next one's place may be before the place of this one.
+            self._enter(flow, model)
 
     def granted(self, waiting: Waiting) -> None:
         """A unit goes: its flow's tag is the class's virtual time, then grows by the cost."""
         flow = self._flows[waiting.unit.tenant]
-        self.virtual_time = max(self.virtual_time, flow.start)
-        flow.start += waiting.cost_seconds / flow.weight
+        start = flow.start
+        if start > self.virtual_time:
+            self.virtual_time = start
+        flow.move(start + waiting.cost_seconds / flow.weight, self._quantum_seconds)
         flow.units[waiting.unit.model].granted(waiting)
         self.remove(waiting)
-        self._enter_all(flow)
 
     def correct(self, tenant: str, difference_seconds: float) -> None:
         """A settlement: what was given was more (or, negative, less) than charged."""
         flow = self._flows.get(tenant)
         if flow is not None:
-            flow.start += difference_seconds / flow.weight
-            self._enter_all(flow)
+            tag = flow.tag
+            flow.move(flow.start + difference_seconds / flow.weight, self._quantum_seconds)
+            if flow.tag < tag:
+                self._enter_all(flow)
 
     def hold(self, tenant: str) -> None:
         """A tenant's units stand beside the line from now on, where they hold up nobody."""
         flow = self._flows.get(tenant)
         if flow is not None:
             flow.is_held = True
+            flow.entered.clear()
 
     def release(self, tenant: str) -> None:
         """They stand in line again. As after idling, no credit was gathered meanwhile."""
         flow = self._flows.get(tenant)
         if flow is not None and flow.is_held:
             flow.is_held = False
-            flow.start = max(flow.start, self.virtual_time)
+            flow.move(max(flow.start, self.virtual_time), self._quantum_seconds)
             self._enter_all(flow)
 
     @property
@@ -192,12 +203,12 @@ class FairQueue:
 
     def head(self, models: list[str]) -> Waiting | None:
         """The unit that fairness puts first among those that wait for one of ``models``."""
-        best: tuple[Rank, Waiting] | None = None
+        best: Entry | None = None
         for model in models:
-            found = self._line_head(model)
-            if found is not None and (best is None or found[0] < best[0]):
-                best = found
-        return best[1] if best is not None else None
+            entry = self._first(model)
+            if entry is not None and (best is None or entry < best):
+                best = entry
+        return None if best is None else best[2]
 
     def ahead_of(self, waiting: Waiting) -> int:
         """How many units will go before one that waits, or would; about.
@@ -206,7 +217,7 @@ class FairQueue:
         their weights, if they have it. Within a quantum it is those that came before, whoever's
         they are.
         """
-        if self._quantum_seconds:
+        if self._ranks is not None:
             return self._ranks.before(waiting.number)
         flow = self._flows.get(waiting.unit.tenant)
         if flow is None:
@@ -230,37 +241,42 @@ class FairQueue:
         if flow is None:
             if len(self._flows) >= self._sweep_at:
                 self._sweep()
-            flow = Flow(next(self._index), self._weights.get(tenant, 1.0))
-            self._flows[tenant] = flow
+            flow = self._flows[tenant] = Flow(self._weights.get(tenant, 1.0))
         return flow
 
-    def _enter(self, flow: Flow, model: str, head: Waiting) -> None:
-        if flow.is_held:
-            return
-        rank = flow.rank(head, self._quantum_seconds)
-        if flow.entered.get(model) != rank:
-            flow.entered[model] = rank
-            heappush(self._lines.setdefault(model, []), (rank, flow.index, flow))
+    def _enter(self, flow: Flow, model: str) -> None:
+        """Put a flow in line where it belongs by now."""
+        entry = self._entry(flow, model)
+        if entry is not None:
+            heappush(self._lines.setdefault(model, []), entry)
+
+    def _entry(self, flow: Flow, model: str) -> Entry | None:
+        """A flow's new place in a line; None where it has none."""
+        head = None if flow.is_held else flow.head(model)
+        if head is None:
+            flow.entered.pop(model, None)
+            return None
+        entry = flow.entered[model] = (flow.tag, head.key, head, flow)
+        return entry
 
     def _enter_all(self, flow: Flow) -> None:
         for model in flow.units:
-            head = flow.head(model)
-            if head is not None:
-                self._enter(flow, model, head)
+            self._enter(flow, model)
 
-    def _line_head(self, model: str) -> tuple[Rank, Waiting] | None:
-        """The first flow of a line and its head; forgets entries that no longer say the truth."""
+    def _first(self, model: str) -> Entry | None:
+        """The first entry of a line, once those before it that say the truth no more are gone."""
         line = self._lines.get(model)
         while line:
-            rank, _, flow = line[0]
-            head = None if flow.is_held else flow.head(model)
-            if head is not None and rank == flow.rank(head, self._quantum_seconds):
-                return rank, head
-            heappop(line)
-            if flow.entered.get(model) == rank:
-                del flow.entered[model]
-                if head is not None:
-                    self._enter(flow, model, head)
+            entry = line[0]
+            tag, _, head, flow = entry
+            is_latest = flow.entered.get(model) is entry
+            if is_latest and head.is_waiting and tag == flow.tag:
+                return entry
+            again = self._entry(flow, model) if is_latest else None
+            if again is None:
+                heappop(line)
+            else:
+                heapreplace(line, again)
         self._lines.pop(model, None)
         return None
 

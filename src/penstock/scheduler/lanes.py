@@ -14,14 +14,17 @@ would cost every call to avoid.
 from __future__ import annotations
 
 from heapq import heapify, heappop, heappush
-from typing import Final
+from typing import Final, TypeAlias
 from zlib import crc32
 
-from penstock.scheduler.waiting import Waiting
+from penstock.scheduler.waiting import Key, Waiting
 from penstock.units import Unit
 
 LANES_MAX: Final = 32
 UNNAMED: Final = -1
+
+Place: TypeAlias = tuple[Key, Waiting]
+"""A unit behind its key, so that a heap compares them without asking the unit."""
 
 
 def lane_of(unit: Unit) -> int:
@@ -35,7 +38,7 @@ class Lanes:
     __slots__ = ("_heaps", "_turn", "_turns")
 
     def __init__(self) -> None:
-        self._heaps: dict[int, list[Waiting]] = {}
+        self._heaps: dict[int, list[Place]] = {}
         self._turns: dict[int, float] = {}
         self._turn = 0.0
 
@@ -46,25 +49,26 @@ class Lanes:
         if heap is None:
             heap = self._heaps[lane] = []
             self._turns[lane] = max(self._turns.get(lane, 0.0), self._turn)
-        heappush(heap, waiting)
+        heappush(heap, (waiting.key, waiting))
 
     def head(self) -> tuple[Waiting | None, int]:
         """The unit that goes first, and how many ended ones were forgotten on the way to it."""
         forgotten = 0
-        best: tuple[float, Waiting] | None = None
-        emptied = []
+        is_any_empty = False
+        best: Place | None = None
+        best_turn = 0.0
         for lane, heap in self._heaps.items():
-            while heap and not heap[0].is_waiting:
+            while heap and not heap[0][1].is_waiting:
                 heappop(heap)
                 forgotten += 1
             if not heap:
-                emptied.append(lane)
+                is_any_empty = True
                 continue
-            place = (self._turns[lane], heap[0])
-            if best is None or place < best:
-                best = place
-        for lane in emptied:
-            del self._heaps[lane]
+            turn = self._turns[lane]
+            if best is None or turn < best_turn or (turn == best_turn and heap[0] < best):
+                best, best_turn = heap[0], turn
+        if is_any_empty:
+            self._heaps = {lane: heap for lane, heap in self._heaps.items() if heap}
         return (None if best is None else best[1]), forgotten
 
     def granted(self, waiting: Waiting) -> None:
@@ -77,7 +81,7 @@ class Lanes:
     def compact(self) -> None:
         """Forget the ended units wherever they are."""
         for lane, heap in list(self._heaps.items()):
-            alive = [waiting for waiting in heap if waiting.is_waiting]
+            alive = [place for place in heap if place[1].is_waiting]
             heapify(alive)
             if alive:
                 self._heaps[lane] = alive

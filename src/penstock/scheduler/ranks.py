@@ -31,17 +31,17 @@ class Ranks:
 
     def add(self, number: int) -> None:
         """One begins to wait."""
-        name, bit = divmod(number, WORD_BITS)
+        name = number // WORD_BITS
         words = self._words
-        words[name] = words.get(name, 0) | 1 << bit
+        words[name] = words.get(name, 0) | 1 << number % WORD_BITS
         self.count += 1
         self._changes += 1
 
     def discard(self, number: int) -> None:
         """One that waits ends its waiting."""
-        name, bit = divmod(number, WORD_BITS)
+        name = number // WORD_BITS
         words = self._words
-        left = words[name] & ~(1 << bit)
+        left = words[name] ^ 1 << number % WORD_BITS
         if left:
             words[name] = left
         else:
@@ -55,7 +55,10 @@ class Ranks:
         words = self._words
         own = (words.get(name, 0) & ((1 << bit) - 1)).bit_count()
         if len(words) <= WORDS_EXACT_MAX:
-            return own + sum(word.bit_count() for other, word in words.items() if other < name)
+            for other, word in words.items():
+                if other < name:
+                    own += word.bit_count()
+            return own
         if not self._names or self._changes > TOLERANCE_SHARE * self.count:
             self._names = sorted(words)
             counts = (words[each].bit_count() for each in self._names)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from penstock.scheduler.explain import Mark
 from penstock.scheduler.plan import ClassPlan
@@ -12,6 +12,10 @@ from penstock.units import Unit
 
 if TYPE_CHECKING:
     from penstock.scheduler.deployment import Deployment
+
+
+Key: TypeAlias = tuple[float, float, int]
+"""Where a unit stands within its tenant: urgency, arrival, and its number."""
 
 
 class Waiting:
@@ -47,7 +51,7 @@ class Waiting:
         arrival = max(unit.place.arrival, now - plan.seniority_seconds)
         if plan.order == "remaining":
             arrival += STEP_SECONDS * (steps_left - 1.0)
-        self.key = (urgency, arrival, sequence)
+        self.key: Key = (urgency, arrival, sequence)
         self.unit = unit
         self.submitted_at = now
         self.options: Sequence[Deployment] = ()
