@@ -30,10 +30,11 @@ from penstock.chains.playground import playground_routes
 from penstock.chains.spec import WorkerSpec
 from penstock.chains.supervisor import ReloadFailed, WorkerPool
 from penstock.chains.watch import changes
-from penstock.config.defaults import sandbox_providers, with_sandbox_port
+from penstock.config.addresses import own_host
 from penstock.config.key_files import KeyFiles
-from penstock.config.load import Loaded
+from penstock.config.load import Loaded, with_sandbox
 from penstock.config.model import Config
+from penstock.config.reload import chains_part, needing_restart
 from penstock.dashboard.gather import live_snapshot
 from penstock.dashboard.page import routes as dashboard_routes
 from penstock.dashboard.snapshot import LiveSnapshot, WorkerView
@@ -66,7 +67,7 @@ from penstock.jobs.engine import Clocks, Jobs
 from penstock.jobs.execution import RequestExecutor
 from penstock.jobs.responses import BackgroundResponses
 from penstock.providers.estimate import Estimator
-from penstock.sandbox.child import SandboxChild
+from penstock.sandbox.child import SandboxChild, enforced
 from penstock.scheduler.events import Replanned, Restored
 from penstock.scheduler.scheduler import Scheduler
 from penstock.store.budgets import Budgets, first_of_month, spent_since
@@ -132,10 +133,10 @@ class Service:
 
     async def start(self) -> None:
         """Listen, and begin to start the chain workers. Raises PenstockError, OSError."""
-        self._sandbox = SandboxChild(_sandbox_limits(self.config))
+        self._sandbox = SandboxChild(enforced(self.config))
         if self._loaded.sandbox:
             self._sandbox_port = await self._sandbox.start()
-            self._loaded = _with_sandbox(self._loaded, self._sandbox_port)
+            self._loaded = with_sandbox(self._loaded, self._sandbox_port)
         self._config = config = self._loaded.config
         self._metrics = Metrics()
         self._metrics.build(__version__)
@@ -226,14 +227,14 @@ class Service:
         try:
             loaded = self._read_again()
             config = loaded.config
-            if _chains_part(config) != _chains_part(self.config):
+            if chains_part(config) != chains_part(self.config):
                 await self._pool.reload(self._worker_spec(config), config.server.drain_seconds)
         except (ConfigError, PenstockError, ReloadFailed, OSError) as error:
             for line in str(error).splitlines():
                 _log.error("reload refused: %s", line)
             self._metrics.reloaded(taken=False)
             return False
-        for name in _needing_restart(self.config, config):
+        for name in needing_restart(self.config, config):
             _log.warning("reload: a change of %s needs a restart", name)
         keys_before, self._loaded = self._loaded.secrets.providers, loaded
         self._adopt()
@@ -291,7 +292,7 @@ class Service:
         if not loaded.sandbox:
             return loaded
         assert self._sandbox_port is not None
-        return _with_sandbox(loaded, self._sandbox_port)
+        return with_sandbox(loaded, self._sandbox_port)
 
     def _adopt(self) -> None:
         """Let every part go on with the configuration that was loaded last."""
@@ -347,7 +348,7 @@ class Service:
         return WorkerSpec(
             socket_path="",
             chains=config.chains,
-            gateway_url=f"http://{_own_host(config.server.host)}:{self._server.port}",
+            gateway_url=f"http://{own_host(config.server.host)}:{self._server.port}",
             gateway_key=self._workers_key,
             run_key_base64=base64.b64encode(self._run_key).decode("ascii"),
             path=config.path,
@@ -530,54 +531,6 @@ def _names(config: Config) -> set[str]:
     models = {model for deployment in plan.deployments for model in deployment.models}
     deployments = {deployment.name for deployment in plan.deployments}
     return {*config.classes, *deployments, *config.chains, *models}
-
-
-def _chains_part(config: Config) -> tuple[Any, ...]:
-    return config.chains, config.path, config.classes
-
-
-def _needing_restart(old: Config, new: Config) -> list[str]:
-    """The changed settings that a running service cannot take over."""
-    pairs = {
-        "server.host": (old.server.host, new.server.host),
-        "server.port": (old.server.port, new.server.port),
-        "workers": (old.workers, new.workers),
-        "store": (old.store, new.store),
-        "cache.storage": (old.cache.storage, new.cache.storage),
-    }
-    return [name for name, (before, after) in pairs.items() if before != after]
-
-
-def _own_host(host: str) -> str:
-    """Where this process reaches itself: a wildcard address is reached by loopback."""
-    if host in ("0.0.0.0", "localhost"):  # noqa: S104 - compared, not bound
-        return "127.0.0.1"
-    if host == "::":
-        return "[::1]"
-    return f"[{host}]" if ":" in host else host
-
-
-def _with_sandbox(loaded: Loaded, port: int) -> Loaded:
-    """The built-in sandbox takes any key, but wants one, as a real provider does."""
-    keys = {**loaded.secrets.providers, **dict.fromkeys(sandbox_providers(), "sandbox")}
-    return msgspec.structs.replace(
-        loaded,
-        config=with_sandbox_port(loaded.config, port),
-        secrets=msgspec.structs.replace(loaded.secrets, providers=keys),
-    )
-
-
-def _sandbox_limits(config: Config) -> list[str]:
-    """The sandbox enforces what its deployment is configured to have."""
-    table = config.deployments.get("sandbox")
-    if table is None:
-        return []
-    arguments = []
-    for option in ("rpm", "tpm", "burst_seconds"):
-        value = getattr(table, option)
-        if value is not None:
-            arguments += [f"--{option.replace('_', '-')}", f"{value:g}"]
-    return arguments
 
 
 async def serve(service: Service, stop: asyncio.Event) -> None:

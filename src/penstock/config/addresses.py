@@ -92,3 +92,12 @@ def normalised_base_url(kind: str, text: str) -> str:
     if kind == "anthropic":
         path = path.removesuffix("/v1")
     return f"{parts.scheme}://{parts.netloc}{path}"
+
+
+def own_host(host: str) -> str:
+    """Where this process reaches itself: a wildcard address is reached by loopback."""
+    if host in ("0.0.0.0", "localhost"):  # noqa: S104 - compared, not bound
+        return "127.0.0.1"
+    if host == "::":
+        return "[::1]"
+    return f"[{host}]" if ":" in host else host

@@ -280,3 +280,13 @@ def _with_file(table: KeyHolder, folder: Path) -> KeyHolder:
     if table.key_file is None:
         return table
     return msgspec.structs.replace(table, key_file=str(folder / table.key_file))
+
+
+def with_sandbox(loaded: Loaded, port: int) -> Loaded:
+    """With the built-in sandbox at that port, which wants a key, as a real provider does."""
+    keys = {**loaded.secrets.providers, **dict.fromkeys(defaults.sandbox_providers(), "sandbox")}
+    return msgspec.structs.replace(
+        loaded,
+        config=defaults.with_sandbox_port(loaded.config, port),
+        secrets=msgspec.structs.replace(loaded.secrets, providers=keys),
+    )

@@ -8,6 +8,7 @@ import sys
 
 import msgspec
 
+from penstock.config.model import Config
 from penstock.errors import PenstockError
 
 START_SECONDS_MAX = 30.0
@@ -61,3 +62,16 @@ class SandboxChild:
             _log.warning("the sandbox did not stop and is killed")
             process.kill()
             await process.wait()
+
+
+def enforced(config: Config) -> list[str]:
+    """The arguments by which it enforces what its deployment is configured to have."""
+    table = config.deployments.get("sandbox")
+    if table is None:
+        return []
+    arguments = []
+    for option in ("rpm", "tpm", "burst_seconds"):
+        value = getattr(table, option)
+        if value is not None:
+            arguments += [f"--{option.replace('_', '-')}", f"{value:g}"]
+    return arguments
