@@ -96,6 +96,7 @@ def openapi_document(routes: Sequence[BaseRoute]) -> bytes:
     _, schemas = msgspec.json.schema_components(
         [*named, Problem, ProblemWithError, AnthropicError], ref_template=_TEMPLATE
     )
+    _leave_out_defaults(schemas, pairs)
     paths: dict[str, dict[str, Any]] = {}
     for route, door in pairs:
         path = _PARAMETER.sub(r"{\1}", route.path)
@@ -116,6 +117,14 @@ def openapi_document(routes: Sequence[BaseRoute]) -> bytes:
         },
     }
     return msgspec.json.encode(document)
+
+
+def _leave_out_defaults(schemas: dict[str, Any], pairs: Sequence[tuple[Route, Door]]) -> None:
+    """What a change does not name stays as it is: a client must not send a default for it."""
+    for route, door in pairs:
+        if door.request is not None and {"PATCH", "PUT"} & (route.methods or set()):
+            for field in schemas[door.request.__name__]["properties"].values():
+                field.pop("default", None)
 
 
 def _operation(method: str, path: str, door: Door) -> dict[str, Any]:

@@ -16,7 +16,7 @@ EXAMPLES = 8
 CHECKED = ("status_code_conformance", "content_type_conformance", "response_schema_conformance")
 LEAKS = re.compile(rb"Traceback|File \"|upstream-key|\bat 0x[0-9a-f]{6}|penstock\.[a-z_]+\.[a-z_]+")
 NOT_SERVED = 501
-UNSEEN = r"^/playground|^/(metrics|live)|\.(js|css|html|svg)$|^/admin/keys"
+UNSEEN = r"^/playground|^/(metrics|live)|\.(js|css|html|svg)$"
 ALIAS = re.compile(r"^/(openai|anthropic)(?=/v1/)")
 
 

@@ -25,6 +25,12 @@ class Wanted(msgspec.Struct):
     count: int = 1
 
 
+class Changed(msgspec.Struct):
+    """A change, of which what is not named stays."""
+
+    count: int = 1
+
+
 @pytest.fixture
 def paths() -> dict[str, Any]:
     desk = Desk(Authenticator({}, b"pepper" * 8), ServerTable(), Metrics())
@@ -33,17 +39,23 @@ def paths() -> dict[str, Any]:
         await exchange.respond(200, b"{}")
         return Outcome.SUCCESS
 
-    def route(path: str, access: Access, shape: ErrorShape | None, **options: Any) -> Route:
+    def route(
+        path: str, access: Access, shape: ErrorShape | None, method: str = "POST", **options: Any
+    ) -> Route:
         door = Door(handler, access=access, shape=shape, door="here", desk=desk, **options)
-        return Route(path, door, methods=["POST"])
+        return Route(path, door, methods=[method])
 
     routes = [
         route("/open", Access.PUBLIC, ErrorShape.PROBLEM),
         route("/things/{name:path}/turn", Access.KEY, ErrorShape.OPENAI, request=Wanted),
         route("/admin", Access.ADMIN, None),
+        route("/admin", Access.ADMIN, None, "PATCH", request=Changed),
     ]
     document = json.loads(openapi_document(routes))
-    assert document["components"]["schemas"]["Wanted"]["required"] == ["name"]
+    schemas = document["components"]["schemas"]
+    assert schemas["Wanted"]["required"] == ["name"]
+    assert schemas["Wanted"]["properties"]["count"]["default"] == 1
+    assert "default" not in schemas["Changed"]["properties"]["count"]
     found: dict[str, Any] = document["paths"]
     return found
 
