@@ -1,10 +1,10 @@
 """One call, from its submission to its settlement.
 
-``Calls.open`` waits for a grant, sends, and goes back to the unit's place as often as
+``OpenCall`` waits for a grant, sends, and goes back to the unit's place as often as
 ``retries`` allows, until the first byte of a good answer is here: nothing has reached the
 caller before, so nothing is sent twice to it. Whatever then happens (the end, a hang-up, a
-break, an error of ours), the reservation is settled exactly once, by the ``finally`` of one
-context manager.
+break, an error of ours), the reservation is settled exactly once, by the end of one context
+manager (a class: ``contextlib``'s costs several times as much).
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import NoReturn
 
 import msgspec
 
@@ -257,37 +258,7 @@ class Calls:
         self._metrics = metrics
         self._wall = wall
 
-    @asynccontextmanager
-    async def open(
-        self,
-        unit: Unit,
-        call: ParsedCall,
-        headers: Mapping[str, str],
-        *,
-        on_grant: Callable[[Grant], None],
-        on_return: Callable[[], None],
-        on_usage: Callable[[Usage], None],
-        gives_way: bool = False,
-    ) -> AsyncIterator[Answer]:
-        """Wait, send, and give the answer; settles when the block is left, however it is left.
-
-        ``headers`` are the caller's. ``on_grant`` is told of every grant before it is used,
-        ``on_return`` that an attempt has failed and the unit waits again, ``on_usage`` what a
-        complete answer used where the provider reported it. ``gives_way`` says that another
-        model can be asked instead, so that an outage is not waited for.
-        Raises CallError.
-        """
-        answer = await self._answer(unit, call, headers, on_grant, on_return, gives_way=gives_way)
-        try:
-            yield answer
-        except UpstreamUnavailable:
-            self._learn(Failure(FailureKind.UNAVAILABLE), answer.grant)
-            raise
-        finally:
-            self._settle(unit, answer, on_usage)
-            answer.close()
-
-    async def _answer(
+    async def begin(
         self,
         unit: Unit,
         call: ParsedCall,
@@ -297,7 +268,7 @@ class Calls:
         *,
         gives_way: bool,
     ) -> Answer:
-        """The first good answer, after as many attempts as it takes."""
+        """The first good answer, after as many attempts as it takes; ``end`` must follow."""
         dispatcher = self.dispatcher
         grant = await dispatcher.grant(unit, gives_way=gives_way)
         while True:
@@ -350,7 +321,8 @@ class Calls:
         if is_good:
             self.dispatcher.post(observed)
         try:
-            await _check_status(target, response)
+            if response.status != 200 or not _is_plain(response):
+                await _refuse(target, response)
             answer = await _begin(target, call, unit, grant, response)
         except BaseException as error:
             response.release(is_complete=False)
@@ -379,13 +351,14 @@ class Calls:
             _log.warning("%s: %s", target.deployment, fault.reason)
             raise _failed(fault) from None
 
-    def _learn(self, failure: Failure, grant: Grant) -> None:
-        event = consequence(failure, grant.deployment)
-        if event is not None:
-            self.dispatcher.post(event)
-
-    def _settle(self, unit: Unit, answer: Answer, on_usage: Callable[[Usage], None]) -> None:
-        """Post the ending first: nothing that fails after it can leave a reservation behind."""
+    def end(
+        self, unit: Unit, answer: Answer, on_usage: Callable[[Usage], None], *, broke_off: bool
+    ) -> None:
+        """Settle, first of all: nothing that fails after it can leave a reservation behind."""
+        if broke_off:
+            failure = consequence(Failure(FailureKind.UNAVAILABLE), answer.grant.deployment)
+            if failure is not None:
+                self.dispatcher.post(failure)
         usage = answer.usage
         if answer.is_complete:
             self.dispatcher.post(Settled(unit.unit_id, usage))
@@ -395,6 +368,66 @@ class Calls:
         self._metrics.unit_waited(unit.class_name, answer.grant.wait_seconds)
         if answer.is_complete and answer.reported is not None:
             on_usage(usage)
+
+
+class OpenCall:
+    """A call from its submission to its settlement: ``async with OpenCall(...) as answer``.
+
+    It waits, sends, and gives the answer; it settles when the block is left, however it is left.
+    ``headers`` are the caller's. ``on_grant`` is told of every grant before it is used,
+    ``on_return`` that an attempt has failed and the unit waits again, ``on_usage`` what a
+    complete answer used where the provider reported it. ``gives_way`` says that another
+    model can be asked instead, so that an outage is not waited for. Raises CallError.
+    """
+
+    __slots__ = ("_answer", "_call", "_calls", "_gives_way", "_headers", "_on_grant",
+                 "_on_return", "_on_usage", "_unit")  # fmt: skip
+
+    def __init__(  # noqa: PLR0913 - what a call is, and who is told of it
+        self,
+        calls: Calls,
+        unit: Unit,
+        call: ParsedCall,
+        headers: Mapping[str, str],
+        *,
+        on_grant: Callable[[Grant], None],
+        on_return: Callable[[], None],
+        on_usage: Callable[[Usage], None],
+        gives_way: bool = False,
+    ) -> None:
+        self._calls = calls
+        self._unit = unit
+        self._call = call
+        self._headers = headers
+        self._on_grant = on_grant
+        self._on_return = on_return
+        self._on_usage = on_usage
+        self._gives_way = gives_way
+
+    async def __aenter__(self) -> Answer:
+        """Wait and send."""
+        self._answer = await self._calls.begin(
+            self._unit,
+            self._call,
+            self._headers,
+            self._on_grant,
+            self._on_return,
+            gives_way=self._gives_way,
+        )
+        return self._answer
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Settle, and give the connection back or cut it."""
+        broke_off = isinstance(error, UpstreamUnavailable)
+        try:
+            self._calls.end(self._unit, self._answer, self._on_usage, broke_off=broke_off)
+        finally:
+            self._answer.close()
 
 
 def _is_outage(kind: FailureKind, attempt: int) -> bool:
@@ -425,13 +458,14 @@ def _sent_tier(target: Target, call: ParsedCall) -> str:
     return tier if tier is not None and tier in target.service_tiers else ""
 
 
-async def _check_status(target: Target, response: UpstreamResponse) -> None:
-    """Go on only with a 200 whose bytes are plain. Raises AttemptFailed, UpstreamInvalid."""
-    encoding = response.headers.get("content-encoding", "identity").lower()
-    if encoding not in ("", "identity"):
+def _is_plain(response: UpstreamResponse) -> bool:
+    return response.headers.get("content-encoding", "identity").lower() in ("", "identity")
+
+
+async def _refuse(target: Target, response: UpstreamResponse) -> NoReturn:
+    """What is not a 200 whose bytes are plain. Raises AttemptFailed, UpstreamInvalid."""
+    if not _is_plain(response):
         raise UpstreamInvalid("The provider compressed its answer although it was asked not to.")
-    if response.status == 200:
-        return
     if response.status < 400:
         raise UpstreamInvalid(f"The provider answered {response.status}, which is no answer here.")
     try:

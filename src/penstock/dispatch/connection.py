@@ -109,6 +109,11 @@ class Connection(asyncio.Protocol):
         """Whether the answer came whole and all of it was taken."""
         return self._is_complete and not self._held
 
+    @property
+    def is_here(self) -> bool:
+        """Whether the rest of the answer is here, and not more than is taken at a time."""
+        return self._is_complete and len(self._held) <= READ_BYTES_MAX
+
     def close(self) -> None:
         """Cut the connection: that is how a provider learns of a hang-up."""
         if self._transport is not None:
@@ -146,8 +151,7 @@ class Connection(asyncio.Protocol):
                 return b""
             await self._more()
         if len(self._held) <= READ_BYTES_MAX:
-            piece = bytes(self._held)
-            self._held.clear()
+            piece = self.rest()
         else:
             piece = bytes(self._held[:READ_BYTES_MAX])
             del self._held[:READ_BYTES_MAX]
@@ -156,6 +160,12 @@ class Connection(asyncio.Protocol):
             self._is_paused = False
             self._transport.resume_reading()
         return piece
+
+    def rest(self) -> bytes:
+        """All that has arrived and was not taken."""
+        rest = bytes(self._held)
+        self._held.clear()
+        return rest
 
     async def _more(self) -> None:
         """Wait until something has happened. Raises what went wrong."""

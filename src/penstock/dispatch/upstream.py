@@ -103,6 +103,8 @@ class UpstreamResponse:
 
     async def body(self, bytes_max: int = BODY_BYTES_MAX) -> bytes:
         """The whole answer. Raises UpstreamFault, UpstreamInvalid where it passes the cap."""
+        if self._connection is not None and self._connection.is_here:
+            return self._connection.rest()
         whole = await self.chunk()
         if self._connection is None or self._connection.is_read:
             return whole

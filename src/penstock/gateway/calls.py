@@ -10,13 +10,13 @@ from typing import Protocol
 import msgspec
 
 from penstock.config.model import ClassTable
-from penstock.dispatch.calls import Answer, Calls
+from penstock.dispatch.calls import Answer, Calls, OpenCall
 from penstock.dispatch.planning import queue_name
 from penstock.errors import CallError, InternalError, NotFound
 from penstock.gateway.accounts import Account, Accounts
 from penstock.gateway.fallbacks import Fallbacks, leads_on
 from penstock.gateway.kept import KeptResponses, pinned_model
-from penstock.gateway.large_bodies import LargeBodies
+from penstock.gateway.large_bodies import LARGE_BYTES, LargeBodies
 from penstock.gateway.late_errors import late_error
 from penstock.gateway.limit_headers import LimitsTold
 from penstock.gateway.named_runs import NamedRun, NamedRuns
@@ -116,7 +116,9 @@ class GatewayCalls:
         authenticator = self._desk.authenticator
         caller = caller_of(exchange.principal, exchange.headers, authenticator, self._run_key)
         body = await exchange.body()
-        call = await self._large.run(body, partial(READERS[endpoint].parse, endpoint, body))
+        is_large = len(body) >= LARGE_BYTES
+        parse = partial(READERS[endpoint].parse, endpoint, body)
+        call = await self._large.run(parse) if is_large else parse()
         if self._chains and endpoint is Endpoint.CHAT and call.model.startswith(CHAIN_PREFIX):
             exchange.at_end = None  # a run is no call; those that it makes leave rows
             return await self._chains.complete(exchange, call)
@@ -130,9 +132,8 @@ class GatewayCalls:
             reused = await self.reuse.answer(exchange, call, caller, wish.class_name, account)
             if reused is not None:
                 return reused
-        forecast = await self._large.run(
-            body, partial(self._estimator.estimate, call, caller.route)
-        )
+        estimate = partial(self._estimator.estimate, call, caller.route)
+        forecast = await self._large.run(estimate) if is_large else estimate()
         named = self._sub_tenant_and_run(exchange, account, caller, call)
         asked = Asked(call, caller, forecast, wish, arrived_at, exchange.request_id, account, named)
         _note_caller(exchange, asked)
@@ -156,8 +157,9 @@ class GatewayCalls:
     async def _answered(self, exchange: Exchange, asked: Asked) -> Outcome:
         """Send what may be sent, and pass the answer on."""
         begun: list[Answer] = []
+        work = self._told if asked.call.stream else self._pass_on
         try:
-            whole = await while_connected(exchange, self._told(exchange, asked, begun))
+            whole = await while_connected(exchange, work(exchange, asked, begun))
         except CallError as error:
             if not exchange.started:
                 exchange.response_headers.update(self._limits_told_before(asked))
@@ -234,9 +236,7 @@ class GatewayCalls:
         )
 
     async def _told(self, exchange: Exchange, asked: Asked, begun: list[Answer]) -> bytes | None:
-        """``_pass_on``; the caller of a stream is told of its wait meanwhile."""
-        if not asked.call.stream:
-            return await self._pass_on(exchange, asked, begun, None)
+        """``_pass_on`` of a stream: its caller is told of its wait meanwhile."""
         scheduler = self._calls.dispatcher.scheduler
         known = partial(self._limits_told_before, asked)
         async with QueueNotices(exchange, scheduler, self._clock, known) as notices:
@@ -247,7 +247,7 @@ class GatewayCalls:
         exchange: Exchange,
         asked: Asked,
         begun: list[Answer],
-        notices: QueueNotices | None,
+        notices: QueueNotices | None = None,
     ) -> bytes | None:
         """The answer of the first model that gives one; see ``_pass_on_from``."""
         call, principal = asked.call, asked.caller.principal
@@ -310,7 +310,8 @@ class GatewayCalls:
             notices.unit_id = unit.unit_id
         asked.account.submit(unit, model, asked.caller, call.service_tier)
         exchange.facts["model"] = queue.partition(" ")[0]
-        opened = self._calls.open(
+        opened = OpenCall(
+            self._calls,
             unit,
             call,
             exchange.headers,

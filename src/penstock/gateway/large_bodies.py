@@ -17,14 +17,12 @@ _T = TypeVar("_T")
 
 
 class LargeBodies:
-    """Runs functions of bodies, those of large ones in a thread, one after the other."""
+    """Runs functions of bodies of ``LARGE_BYTES`` or more in a thread, one after the other."""
 
     def __init__(self) -> None:
         self._turn = asyncio.Lock()
 
-    async def run(self, body: bytes, function: Callable[[], _T]) -> _T:
-        """What the function of this body gives, or raises."""
-        if len(body) < LARGE_BYTES:
-            return function()
+    async def run(self, function: Callable[[], _T]) -> _T:
+        """What the function gives, or raises."""
         async with self._turn:
             return await asyncio.to_thread(function)

@@ -175,12 +175,9 @@ class AnthropicAdapter:
             fields=fields,
             tokens_output_max=control.read_tokens(fields, "max_tokens"),
             include_usage=True,  # the protocol reports usage whether asked or not
-            priority=control.read_priority(fields),
-            service_tier=control.read_service_tier(fields),
             sub_tenant=_sub_tenant(fields),
-            fallbacks=not control.read_flag(fields, "disable_fallbacks"),
         )
-        return control.with_time(call) if control.has_time(fields) else call
+        return control.with_wishes(call)
 
     def upstream_body(self, call: ParsedCall, model: str) -> bytes:
         """The body to send: the same bytes where nothing must change."""

@@ -53,11 +53,21 @@ _PRIORITY = msgspec.json.Decoder(Priority)
 _SERVICE_TIER = msgspec.json.Decoder(ServiceTier)
 _SUB_TENANT = msgspec.json.Decoder(SubTenant)
 
-OURS = ("priority", "service_tier", "disable_fallbacks", "background", "background_options")
+OURS = frozenset(
+    {"priority", "service_tier", "disable_fallbacks", "background", "background_options"}
+)
 """Fields that speak to us alone. ``service_tier`` is a price as well as a wish: it goes to those
 deployments alone whose configuration allows that tier, so no caller spends the operator's money.
 ``disable_fallbacks`` is LiteLLM's word; ``background`` is done here."""
-_OURS_WITHOUT_TIER = tuple(name for name in OURS if name != "service_tier")
+_OURS_WITHOUT_TIER = OURS - {"service_tier"}
+
+
+_WISHES = frozenset(
+    {
+        "priority", "service_tier", "safety_identifier", "user", "prompt_cache_key",
+        "disable_fallbacks", "metadata", "background_options",
+    }
+)  # fmt: skip
 
 
 def read_model(fields: Mapping[str, msgspec.Raw]) -> str:
@@ -120,12 +130,29 @@ def read_sub_tenant(fields: Mapping[str, msgspec.Raw], name: str) -> str | None:
     return sub_tenant or None
 
 
-def has_time(fields: Mapping[str, msgspec.Raw]) -> bool:
-    """Whether ``with_time`` may find anything: most bodies have neither field."""
-    return "metadata" in fields or "background_options" in fields
+def with_wishes(call: ParsedCall) -> ParsedCall:
+    """The call with what its body says beyond its prompt: how urgent it is, whose, in which run.
+
+    Most bodies say nothing of the kind. Raises InvalidRequest naming the field and the rule.
+    """
+    fields = call.fields
+    if _WISHES.isdisjoint(fields):
+        return call
+    sub_tenant = read_sub_tenant(fields, "safety_identifier")
+    user = read_sub_tenant(fields, "user")
+    call = msgspec.structs.replace(
+        call,
+        priority=read_priority(fields),
+        service_tier=read_service_tier(fields),
+        sub_tenant=sub_tenant or user or call.sub_tenant,
+        cache_key=read_sub_tenant(fields, "prompt_cache_key"),
+        fallbacks=not read_flag(fields, "disable_fallbacks"),
+    )
+    is_timed = "metadata" in fields or "background_options" in fields
+    return _with_time(call) if is_timed else call
 
 
-def with_time(call: ParsedCall) -> ParsedCall:
+def _with_time(call: ParsedCall) -> ParsedCall:
     """The call with what its body says of its time and its run.
 
     ``metadata`` is the caller's own: what does not look like a deadline there is none.
@@ -166,7 +193,7 @@ def with_changes(call: ParsedCall, model: str, changed: Mapping[str, bytes]) -> 
     if model != call.model:
         changes["model"] = msgspec.json.encode(model)
     removed = _OURS_WITHOUT_TIER if call.sends_tier else OURS
-    if not changes and not any(name in call.fields for name in removed):
+    if not changes and removed.isdisjoint(call.fields):
         return call.body
     fields: dict[str, bytes | msgspec.Raw] = {
         name: raw for name, raw in call.fields.items() if name not in removed

@@ -169,10 +169,12 @@ def tokens_of_json(raw: bytes) -> float:
     """
     if b'"' not in raw:
         return float(raw.count(b",") + 1)
-    text, media = _without_media(raw)
+    types = raw.count(b'"type"')
+    # An image or a file is a part of a message, and each of those says its type.
+    text, media = _without_media(raw) if types else (raw, 0)
     roles = text.count(b'"role"')
     # The names of a message's fields are in every message: _TOKENS_PER_MESSAGE has them.
-    tokens = -(roles + text.count(b'"type"')) * _weight(b'"role"')
+    tokens = -(roles + types) * _weight(b'"role"')
     tokens -= text.count(b'"content"') * _weight(b'"content"')
     for kind, weight in _WEIGHTS:
         # What was counted is taken away, so that most passes see little of the text.

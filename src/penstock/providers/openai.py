@@ -155,25 +155,10 @@ class OpenAIAdapter:
             return responses.parse(body)
         fields = split_fields(body, _CONTROL)
         model = control.read_model(fields)
-        sub_tenant = control.read_sub_tenant(fields, "safety_identifier")
-        user = control.read_sub_tenant(fields, "user")
-        call = ParsedCall(
-            endpoint=endpoint,
-            model=model,
-            stream=False,
-            body=body,
-            fields=fields,
-            priority=control.read_priority(fields),
-            service_tier=control.read_service_tier(fields),
-            sub_tenant=sub_tenant or user,
-            cache_key=control.read_sub_tenant(fields, "prompt_cache_key"),
-            fallbacks=not control.read_flag(fields, "disable_fallbacks"),
-        )
-        if control.has_time(fields):
-            call = control.with_time(call)
         if endpoint is Endpoint.EMBEDDINGS:
             require_kind(fields, "input", b'"[', "a string or an array")
-            return call
+            call = ParsedCall(endpoint, model, stream=False, body=body, fields=fields)
+            return control.with_wishes(call)
         if endpoint is Endpoint.COMPLETIONS:
             require_kind(fields, "prompt", b'"[', "a string or an array")
         else:
@@ -184,13 +169,17 @@ class OpenAIAdapter:
             _STREAM_OPTIONS,
             "an object whose 'include_usage' is true or false, or null",
         )
-        return msgspec.structs.replace(
-            call,
+        call = ParsedCall(
+            endpoint,
+            model,
             stream=control.read_flag(fields, "stream"),
+            body=body,
+            fields=fields,
             tokens_output_max=_tokens_output_max(fields),
             choices=max(control.read_choices(fields), control.read_choices(fields, "best_of")),
             include_usage=bool(options and options.include_usage),
         )
+        return control.with_wishes(call)
 
     def upstream_body(self, call: ParsedCall, model: str) -> bytes:
         """The body to send: the same bytes where nothing must change."""

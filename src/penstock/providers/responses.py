@@ -118,8 +118,6 @@ def parse(body: bytes) -> ParsedCall:
             "'conversation' is not served: send the items, or 'previous_response_id'.",
             param="conversation",
         )
-    sub_tenant = control.read_sub_tenant(fields, "safety_identifier")
-    user = control.read_sub_tenant(fields, "user")
     call = ParsedCall(
         endpoint=Endpoint.RESPONSES,
         model=model,
@@ -128,17 +126,12 @@ def parse(body: bytes) -> ParsedCall:
         fields=fields,
         tokens_output_max=control.read_tokens(fields, "max_output_tokens"),
         include_usage=True,  # the protocol reports usage whether asked or not
-        priority=control.read_priority(fields),
-        service_tier=control.read_service_tier(fields),
-        sub_tenant=sub_tenant or user,
-        cache_key=control.read_sub_tenant(fields, "prompt_cache_key"),
         background=control.read_flag(fields, "background"),
         previous_response_id=read_field(
             fields, "previous_response_id", _RESPONSE_ID, "the id of a response, or null"
         ),
-        fallbacks=not control.read_flag(fields, "disable_fallbacks"),
     )
-    return control.with_time(call) if control.has_time(fields) else call
+    return control.with_wishes(call)
 
 
 def changes(call: ParsedCall) -> dict[str, bytes]:

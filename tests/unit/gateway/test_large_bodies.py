@@ -1,4 +1,4 @@
-"""A large body is read beside the event loop, a usual one in it."""
+"""Large bodies are read beside the event loop."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ import threading
 import pytest
 
 from penstock.errors import InvalidRequest
-from penstock.gateway.large_bodies import LARGE_BYTES, LargeBodies
-
-LARGE = b"a" * LARGE_BYTES
+from penstock.gateway.large_bodies import LargeBodies
 
 
 @pytest.mark.timeout(10)
@@ -18,7 +16,7 @@ def test_the_loop_turns_while_a_large_body_is_read():
     async def go() -> bool:
         turned = threading.Event()
         asyncio.get_running_loop().call_soon(turned.set)
-        return await LargeBodies().run(LARGE, lambda: turned.wait(5))
+        return await LargeBodies().run(lambda: turned.wait(5))
 
     assert asyncio.run(go())
 
@@ -35,16 +33,10 @@ def test_large_bodies_are_read_one_after_the_other():
             reading -= 1
 
         large = LargeBodies()
-        await asyncio.gather(*(large.run(LARGE, read) for _ in range(20)))
+        await asyncio.gather(*(large.run(read) for _ in range(20)))
         return seen
 
     assert asyncio.run(go()) == [1] * 20
-
-
-def test_a_usual_body_is_read_where_it_is():
-    thread = asyncio.run(LargeBodies().run(b"{}", threading.current_thread))
-
-    assert thread is threading.current_thread()
 
 
 def test_what_is_wrong_with_a_large_body_is_raised():
@@ -52,4 +44,4 @@ def test_what_is_wrong_with_a_large_body_is_raised():
         raise InvalidRequest("not so")
 
     with pytest.raises(InvalidRequest, match="not so"):
-        asyncio.run(LargeBodies().run(LARGE, refuse))
+        asyncio.run(LargeBodies().run(refuse))
