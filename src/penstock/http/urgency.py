@@ -82,19 +82,18 @@ def urgency(  # noqa: PLR0913 - each is one place where a caller may say it
     ``priority`` and ``service_tier`` are the body's, as is ``body_seconds``, how long it may take;
     ``default`` is the chain's class.
     """
-    ordered = sorted(classes, key=lambda name: (classes[name].rank, name))
     urgent = _header_urgency(headers.get("priority"))
+    if urgent is None and priority is None:
+        urgent = _TIER_URGENCIES.get(service_tier or "")
     if urgent is not None:
-        wanted = _by_urgency(ordered, urgent)
+        wanted = _by_urgency(_ordered(classes), urgent)
     elif priority is not None:
-        wanted = ordered[min(max(priority, 0), len(ordered) - 1)]
-    elif service_tier in _TIER_URGENCIES:
-        wanted = _by_urgency(ordered, _TIER_URGENCIES[service_tier])
+        wanted = _ordered(classes)[min(max(priority, 0), len(classes) - 1)]
     elif default is not None and default in classes:
         wanted = default
     else:
         wanted = principal.class_default
-    class_name = _clamped(wanted, principal.ceiling, classes, ordered)
+    class_name = _clamped(wanted, principal.ceiling, classes)
     patience = classes[class_name].wait_seconds_max
     asked = _asked_seconds(headers)
     if asked is None:
@@ -117,11 +116,14 @@ def body_seconds(call: ParsedCall, wall: float) -> float | None:
     return call.window_seconds
 
 
-def _clamped(
-    wanted: str, ceiling: str, classes: Mapping[str, ClassTable], ordered: list[str]
-) -> str:
+def _ordered(classes: Mapping[str, ClassTable]) -> list[str]:
+    """The names of the classes, the most urgent first."""
+    return sorted(classes, key=lambda name: (classes[name].rank, name))
+
+
+def _clamped(wanted: str, ceiling: str, classes: Mapping[str, ClassTable]) -> str:
     """``wanted``, or the ceiling where that is less urgent; names unknown to both are last."""
-    highest = ceiling if ceiling in classes else ordered[-1]
+    highest = ceiling if ceiling in classes else _ordered(classes)[-1]
     if wanted not in classes or classes[wanted].rank < classes[highest].rank:
         return highest
     return wanted
@@ -155,8 +157,8 @@ def _asked_seconds(headers: Mapping[str, str]) -> float | None:
             if match is not None:
                 return float(match[1])
     for name in ("x-stainless-read-timeout", "x-stainless-timeout"):
-        text = headers.get(name, "")
-        if _SECONDS.match(text):
+        text = headers.get(name)
+        if text is not None and _SECONDS.match(text):
             seconds = float(text)
             if seconds > 0 and not math.isclose(seconds, STAINLESS_TIMEOUT_DEFAULT_SECONDS):
                 return seconds

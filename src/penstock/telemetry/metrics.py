@@ -15,10 +15,11 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Final, TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.metrics import MetricWrapperBase
 
+from penstock.telemetry.families import CounterFamily, HistogramFamily
 from penstock.units import LimitName, Outcome, Usage
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
@@ -49,22 +50,18 @@ class Metrics:
 
     def _call_metrics(self) -> None:
         registry = self.registry
-        self._requests = _series(
-            Counter(
-                "penstock_requests",
-                "Requests answered, by door, outcome, class, tenant and chain.",
-                ["door", "outcome", "class", "tenant", "chain"],
-                registry=registry,
-            )
+        self._requests = CounterFamily(
+            "penstock_requests",
+            "Requests answered, by door, outcome, class, tenant and chain.",
+            ["door", "outcome", "class", "tenant", "chain"],
+            registry,
         )
-        self._request_seconds = _series(
-            Histogram(
-                "penstock_request_seconds",
-                "Time from a request's head to the end of its answer, by door.",
-                ["door"],
-                buckets=_TIME_BUCKETS,
-                registry=registry,
-            )
+        self._request_seconds = HistogramFamily(
+            "penstock_request_seconds",
+            "Time from a request's head to the end of its answer, by door.",
+            ["door"],
+            _TIME_BUCKETS,
+            registry,
         )
         self._waiting = _series(
             Gauge(
@@ -74,50 +71,40 @@ class Metrics:
                 registry=registry,
             )
         )
-        self._wait_seconds = _series(
-            Histogram(
-                "penstock_wait_seconds",
-                "Time that granted units waited, by class.",
-                ["class"],
-                buckets=_WAIT_BUCKETS,
-                registry=registry,
-            )
+        self._wait_seconds = HistogramFamily(
+            "penstock_wait_seconds",
+            "Time that granted units waited, by class.",
+            ["class"],
+            _WAIT_BUCKETS,
+            registry,
         )
-        self._first_byte_seconds = _series(
-            Histogram(
-                "penstock_first_byte_seconds",
-                "Time from a grant to the first byte of the provider's answer, by deployment.",
-                ["deployment"],
-                buckets=_TIME_BUCKETS,
-                registry=registry,
-            )
+        self._first_byte_seconds = HistogramFamily(
+            "penstock_first_byte_seconds",
+            "Time from a grant to the first byte of the provider's answer, by deployment.",
+            ["deployment"],
+            _TIME_BUCKETS,
+            registry,
         )
 
     def _upstream_metrics(self) -> None:
         registry = self.registry
-        self._answers = _series(
-            Counter(
-                "penstock_upstream_answers",
-                "Answers of providers, by deployment and status class (2xx to 5xx, none).",
-                ["deployment", "status_class"],
-                registry=registry,
-            )
+        self._answers = CounterFamily(
+            "penstock_upstream_answers",
+            "Answers of providers, by deployment and status class (2xx to 5xx, none).",
+            ["deployment", "status_class"],
+            registry,
         )
-        self._answers_429 = _series(
-            Counter(
-                "penstock_upstream_429",
-                "Answers of providers with status 429, by deployment.",
-                ["deployment"],
-                registry=registry,
-            )
+        self._answers_429 = CounterFamily(
+            "penstock_upstream_429",
+            "Answers of providers with status 429, by deployment.",
+            ["deployment"],
+            registry,
         )
-        self._tokens = _series(
-            Counter(
-                "penstock_tokens",
-                "Tokens used, by deployment and kind (input, input_cached, output, reasoning).",
-                ["deployment", "kind"],
-                registry=registry,
-            )
+        self._tokens = CounterFamily(
+            "penstock_tokens",
+            "Tokens used, by deployment and kind (input, input_cached, output, reasoning).",
+            ["deployment", "kind"],
+            registry,
         )
         self._limit_level = _series(
             Gauge(
@@ -189,9 +176,16 @@ class Metrics:
         chain: str = "",
     ) -> None:
         """One request ended. What it does not have stays empty."""
-        names = (self._name(name) if name else "" for name in (class_name, tenant, chain))
-        self._requests(door, outcome.value, *names).inc()
-        self._request_seconds(door).observe(seconds)
+        self._requests.add(
+            (
+                door,
+                outcome.value,
+                self._name(class_name) if class_name else "",
+                self._name(tenant) if tenant else "",
+                self._name(chain) if chain else "",
+            )
+        )
+        self._request_seconds.observe((door,), seconds)
 
     def units_waiting(self, class_name: str, model: str, count: int) -> None:
         """So many units wait now."""
@@ -199,31 +193,29 @@ class Metrics:
 
     def unit_waited(self, class_name: str, seconds: float) -> None:
         """One unit got its grant."""
-        self._wait_seconds(self._name(class_name)).observe(seconds)
+        self._wait_seconds.observe((self._name(class_name),), seconds)
 
     def first_byte(self, deployment: str, seconds: float) -> None:
         """The first byte of an answer came so long after its grant."""
-        self._first_byte_seconds(self._name(deployment)).observe(seconds)
+        self._first_byte_seconds.observe((self._name(deployment),), seconds)
 
     def upstream_answer(self, deployment: str, status: int | None) -> None:
         """A provider answered with that status; None when it did not answer at all."""
         name = self._name(deployment)
         known = status is not None and 100 <= status < 600
-        self._answers(name, f"{status // 100}xx" if known and status else "none").inc()
+        self._answers.add((name, f"{status // 100}xx" if known and status else "none"))
         if status == 429:
-            self._answers_429(name).inc()
+            self._answers_429.add((name,))
 
     def tokens(self, deployment: str, usage: Usage) -> None:
         """What one call used. Cached tokens are part of the input, reasoning of the output."""
         name = self._name(deployment)
-        for kind, amount in (
-            ("input", usage.tokens_input),
-            ("input_cached", usage.tokens_input_cached),
-            ("output", usage.tokens_output),
-            ("reasoning", usage.tokens_reasoning),
-        ):
-            if amount > 0:
-                self._tokens(name, kind).inc(amount)
+        self._tokens.add((name, "input"), usage.tokens_input)
+        self._tokens.add((name, "output"), usage.tokens_output)
+        if usage.tokens_input_cached:
+            self._tokens.add((name, "input_cached"), usage.tokens_input_cached)
+        if usage.tokens_reasoning:
+            self._tokens.add((name, "reasoning"), usage.tokens_reasoning)
 
     def limit(self, deployment: str, limit: LimitName, *, level: float, capacity: float) -> None:
         """One bucket as it stands."""

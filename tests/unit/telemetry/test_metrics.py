@@ -90,7 +90,8 @@ def test_the_document_lists_every_metric_with_its_labels_and_no_other() -> None:
     for family in metrics.registry.collect():
         name = family.name + ("_total" if family.type == "counter" else "")
         collector = metrics.registry._names_to_collectors[family.name]
-        exposed[name] = (family.type, tuple(sorted(collector._labelnames)))
+        names = collector.labelnames if hasattr(collector, "labelnames") else collector._labelnames
+        exposed[name] = (family.type, tuple(sorted(names)))
     assert documented == exposed
 
 
