@@ -204,7 +204,10 @@ class StreamedAnswer(Answer):
         """
         if self._reader.failure is not None:
             raise self._error_of(self._reader.failure)
-        chunk = await self._next_chunk()
+        try:
+            chunk = await (self._last_chunk() if self._reader.finished else self._response.chunk())
+        except UpstreamFault as fault:
+            raise _broken_off(timed_out=fault.is_timeout) from None
         if chunk:
             piece = self._reader.feed(chunk)
         else:
@@ -229,17 +232,13 @@ class StreamedAnswer(Answer):
             event=reader.failure_event,
         )
 
-    async def _next_chunk(self) -> bytes:
+    async def _last_chunk(self) -> bytes:
+        """What comes behind the protocol's end: all that the caller wants is here already."""
         try:
-            if self._reader.finished:
-                async with asyncio.timeout(END_SECONDS_MAX):
-                    return await self._response.chunk()
-            return await self._response.chunk()
-        except (TimeoutError, UpstreamFault) as fault:
-            if self._reader.finished:
-                return b""  # All that the caller wants is here; only the connection is lost.
-            is_timeout = isinstance(fault, UpstreamFault) and fault.is_timeout
-            raise _broken_off(timed_out=is_timeout) from None
+            async with asyncio.timeout(END_SECONDS_MAX):
+                return await self._response.chunk()
+        except (TimeoutError, UpstreamFault):
+            return b""
 
 
 class Calls:

@@ -149,7 +149,13 @@ class Connection(asyncio.Protocol):
         while not self._held:
             if self._is_complete:
                 return b""
-            await self._more()
+            if self._failure is not None:
+                raise self._failure
+            self._awaited = self._loop.create_future()
+            try:
+                await self._awaited
+            finally:
+                self._awaited = None
         if len(self._held) <= READ_BYTES_MAX:
             piece = self.rest()
         else:

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Mapping
-from typing import Final, NamedTuple
+from collections.abc import Coroutine, Mapping
+from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
@@ -93,13 +93,13 @@ class UpstreamResponse:
         self.status = connection.status
         self.headers: Mapping[str, str] = connection.headers
 
-    async def chunk(self) -> bytes:
+    def chunk(self) -> Coroutine[Any, Any, bytes]:
         """What has arrived; empty at the end. Raises UpstreamFault, UpstreamInvalid."""
         connection = self._connection
         if connection is None:
-            return b""
+            return _nothing()
         connection.silent_until = min(self._ends_at, self._pool.time() + self._idle_seconds)
-        return await connection.chunk()
+        return connection.chunk()
 
     async def body(self, bytes_max: int = BODY_BYTES_MAX) -> bytes:
         """The whole answer. Raises UpstreamFault, UpstreamInvalid where it passes the cap."""
@@ -265,6 +265,10 @@ class Upstream:
                 del self._idle[origin]
         if self._busy or self._idle:
             self._watch()
+
+
+async def _nothing() -> bytes:
+    return b""
 
 
 def _request(target: _Target, headers: Mapping[str, str], body: bytes) -> bytes:

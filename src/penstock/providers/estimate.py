@@ -44,7 +44,8 @@ MEDIA_MAX = 256
 
 _LEARNING_RATE = 0.3
 _STEP_RATIO_MAX = 8.0
-_CORRECTION_MAX = 50.0
+_STEP_LOG_MAX = math.log(_STEP_RATIO_MAX)
+_CORRECTION_LOG_MAX = math.log(50.0)
 _TOKENS_MAX = 10**9
 
 _PROMPT_FIELDS = ("messages", "system", "input", "instructions", "prompt")
@@ -129,11 +130,9 @@ class Estimator:
                 if isinstance(estimate, Forecast)
                 else tokens_of_call(call)
             )
-            observed = math.log(usage.tokens_input / guess)
-            moved = known.correction_log + _LEARNING_RATE * _clamp(
-                observed - known.correction_log, math.log(_STEP_RATIO_MAX)
-            )
-            known.correction_log = _clamp(moved, math.log(_CORRECTION_MAX))
+            step = math.log(usage.tokens_input / guess) - known.correction_log
+            moved = known.correction_log + _LEARNING_RATE * _clamp(step, _STEP_LOG_MAX)
+            known.correction_log = _clamp(moved, _CORRECTION_LOG_MAX)
         if usage.tokens_output > 0:
             produced = min(usage.tokens_output, _TOKENS_MAX) / call.choices
             low, high = 1 / _STEP_RATIO_MAX, _STEP_RATIO_MAX
@@ -141,7 +140,9 @@ class Estimator:
             known.tokens_output += _LEARNING_RATE * (produced - known.tokens_output)
 
     def _remember(self, key: tuple[str, str]) -> _Experience:
-        known = self._experiences.setdefault(key, _Experience())
+        known = self._experiences.get(key)
+        if known is None:
+            known = self._experiences[key] = _Experience()
         self._experiences.move_to_end(key)
         if len(self._experiences) > self._routes_max:
             self._experiences.popitem(last=False)

@@ -241,14 +241,11 @@ class OpenAIAdapter:
         """What ``x-ratelimit-*`` says; values of no known form are absent."""
         readings = []
         for limit, name in self.limit_headers:
-            reading = LimitReading(
-                limit=limit,
-                capacity=parse_amount(headers.get(f"x-ratelimit-limit-{name}")) or None,
-                remaining=parse_amount(headers.get(f"x-ratelimit-remaining-{name}")),
-                reset_seconds=parse_duration(headers.get(f"x-ratelimit-reset-{name}")),
-            )
-            if reading.capacity is not None or reading.remaining is not None:
-                readings.append(reading)
+            capacity = parse_amount(headers.get(f"x-ratelimit-limit-{name}")) or None
+            remaining = parse_amount(headers.get(f"x-ratelimit-remaining-{name}"))
+            if capacity is not None or remaining is not None:
+                reset_seconds = parse_duration(headers.get(f"x-ratelimit-reset-{name}"))
+                readings.append(LimitReading(limit, capacity, remaining, reset_seconds))
         return readings
 
     def classify(self, status: int, headers: Mapping[str, str], body: bytes) -> Failure:

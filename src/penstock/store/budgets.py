@@ -59,14 +59,6 @@ class Budget(msgspec.Struct, frozen=True):
             yield "month", "tokens", self.month_tokens
 
 
-class Reservation(msgspec.Struct, frozen=True):
-    """What one call is expected to spend, on whose counters; settled exactly once."""
-
-    scopes: tuple[Scope, Scope]
-    tokens: int
-    nano_dollars: int
-
-
 class Counter(msgspec.Struct):
     """What one scope has spent in the running day and month, and what is under way."""
 
@@ -92,6 +84,14 @@ class Counter(msgspec.Struct):
         if measure == "tokens":
             return spent.tokens + self.reserved_tokens
         return spent.nano_dollars + self.reserved_nano_dollars
+
+
+class Reservation(msgspec.Struct, frozen=True):
+    """What one call is expected to spend, on which counters; settled exactly once."""
+
+    counters: tuple[Counter, Counter]
+    tokens: int
+    nano_dollars: int
 
 
 class Budgets:
@@ -129,11 +129,11 @@ class Budgets:
         today = day_of(self._wall())
         scopes: tuple[Scope, Scope] = (("key", key_id), ("tenant", tenant))
         warning: str | None = None
-        for scope in scopes:
+        counters = self.counter(scopes[0], today), self.counter(scopes[1], today)
+        for scope, counter in zip(scopes, counters, strict=True) if self._budgets else ():
             bound = self._budgets.get(scope)
             if bound is None:
                 continue
-            counter = self.counter(scope, today)
             is_hard, limits = bound
             for period, measure, limit in limits:
                 expected = tokens if measure == "tokens" else nano_dollars
@@ -143,17 +143,14 @@ class Budgets:
                 share = (used + expected) / limit if limit else 1.0
                 if share >= WARNING_SHARE and warning is None:
                     warning = f"{scope[0]}; period={period}; unit={measure}; used={share:.2f}"
-        for scope in scopes:
-            counter = self.counter(scope, today)
+        for counter in counters:
             counter.reserved_tokens += tokens
             counter.reserved_nano_dollars += nano_dollars
-        return Reservation(scopes, tokens, nano_dollars), warning
+        return Reservation(counters, tokens, nano_dollars), warning
 
     def release(self, reservation: Reservation) -> None:
         """Nothing was spent: what was set aside is free again."""
-        today = day_of(self._wall())
-        for scope in reservation.scopes:
-            counter = self.counter(scope, today)
+        for counter in reservation.counters:
             counter.reserved_tokens -= reservation.tokens
             counter.reserved_nano_dollars -= reservation.nano_dollars
 
@@ -162,8 +159,8 @@ class Budgets:
         today = day_of(self._wall())
         arrived = day_of(row.arrived_at)
         spent = Spent(1, row.tokens_input + row.tokens_output, row.nano_dollars or 0)
-        for scope in reservation.scopes:
-            counter = self.counter(scope, today)
+        for counter in reservation.counters:
+            counter.move_to(today)
             counter.reserved_tokens -= reservation.tokens
             counter.reserved_nano_dollars -= reservation.nano_dollars
             if arrived == counter.day:
