@@ -7,6 +7,8 @@ tenants with equal backlogs was given at the same time.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from penstock.providers.base import Failure, FailureKind
 from penstock.simulate.provider_world import Account, ProviderWorld
 from penstock.simulate.runs import Call
@@ -31,6 +33,14 @@ class Sample:
         self.waiting = waiting
 
 
+class Mark(NamedTuple):
+    """What one limit has come to at a moment: taken, lost while somebody waited, still there."""
+
+    taken: float
+    lost: float
+    level: float
+
+
 class Record:
     """The books of one simulation; times are virtual seconds."""
 
@@ -42,7 +52,7 @@ class Record:
         self.samples: list[Sample] = []
         self.shares: dict[str, float] = {}
         self.shared_calls = 0
-        self.marks: list[dict[tuple[int, LimitName], tuple[float, float]]] = []
+        self.marks: list[dict[tuple[int, LimitName], Mark]] = []
         self.first_rank = min(each.rank for each in scenario.classes)
         self._last_class = max(scenario.classes, key=lambda each: each.rank).name
         self._settling_seconds = scenario.settling_seconds
@@ -121,7 +131,8 @@ class Record:
         self._flush(now)
         marked = {}
         for (site, limit), lost in self.lost.items():
-            marked[site, limit] = (self._worlds[site].account(now, limit).taken, lost)
+            account = self._worlds[site].account(now, limit)
+            marked[site, limit] = Mark(account.taken, lost, account.level)
         self.marks.append(marked)
 
     def close(self, now: float) -> None:

@@ -64,7 +64,8 @@ class Figures(msgspec.Struct, frozen=True):
     ``slowdown``: time of an interactive run over the time it takes unhindered. ``failures``: of
     interactive and standard calls. ``refused``: calls that were refused, or removed at their
     deadline, with the reason. ``goodput``: standard calls sent before their deadline, of
-    all. ``wait_batch_over_bound``: the largest batch wait as a share of its bound. Where a
+    all. ``saved``: what the binding buckets hold more in the end than at first, as a share of what
+    was refilled. ``wait_batch_over_bound``: the largest batch wait as a share of its bound. Where a
     figure has nothing to stand on it is None.
     """
 
@@ -79,6 +80,7 @@ class Figures(msgspec.Struct, frozen=True):
     goodput: float | None
     use: float
     lost: float
+    saved: float
     binding: str
     answers_429: int
     answers_failed: int
@@ -119,7 +121,9 @@ def play(scenario: Scenario, policy: str) -> Figures:
     found = figures(simulation, policy, digest, binding)
     if policy == FLUID:
         # Played is the interactive work alone; use is what all work together could come to.
-        found = msgspec.structs.replace(found, use=use_at_most(scenario, binding), lost=0.0)
+        found = msgspec.structs.replace(
+            found, use=use_at_most(scenario, binding), lost=0.0, saved=0.0
+        )
     return found
 
 
@@ -132,7 +136,7 @@ def figures(simulation: Simulation, policy: str, digest: str, binding: LimitName
     urgent = [call for call in counted if call.run.class_name == first]
     batch = [call for call in counted if call.run.class_name == last]
     middle = [call for call in counted if call.run.class_name not in (first, last)]
-    used, lost = _use(scenario, record, binding)
+    used, lost, saved = _use(scenario, record, binding)
     chains, slowdowns = _runs(scenario, urgent)
     return Figures(
         policy=policy,
@@ -146,6 +150,7 @@ def figures(simulation: Simulation, policy: str, digest: str, binding: LimitName
         goodput=_goodput(middle),
         use=used,
         lost=lost,
+        saved=saved,
         binding=binding.value,
         answers_429=record.answers_429,
         answers_failed=record.answers_failed,
@@ -210,7 +215,8 @@ def gates(found: Mapping[str, Figures], scenario: Scenario) -> list[Gate]:
         held.append(_at_most("429s", share_429, 0.002))
         held.append(_at_most("chain p99", ours.chain.p99, 1.25 * bound.chain.p99 + 1.0))
         if ours.wait_batch.count:
-            held.append(_at_least("use", ours.use, 0.98))
+            # What is in the bucket in the end is not used yet and not lost.
+            held.append(_at_least("use", ours.use + max(0.0, ours.saved), 0.98))
         return held
     call_seconds, chain_seconds = _allowances(scenario, ours.binding)
     held += [
@@ -315,18 +321,21 @@ def _runs(scenario: Scenario, calls: Iterable[Call]) -> tuple[list[float], list[
     return chains, slowdowns
 
 
-def _use(scenario: Scenario, record: Record, limit: LimitName) -> tuple[float, float]:
-    """The use of a limit over all accounts, and what was lost of it while work waited."""
+def _use(scenario: Scenario, record: Record, limit: LimitName) -> tuple[float, float, float]:
+    """The use of a limit over all accounts, what was lost of it while work waited, and saved."""
     if limit is LimitName.CONCURRENCY:
-        return use_of_slots(scenario, record.calls)
-    begin, end = record.marks[0], record.marks[1]
+        return *use_of_slots(scenario, record.calls), 0.0
     given = scenario.given(limit)
-    used = lost = 0.0
+    used = lost = saved = 0.0
     for number in scenario.pools().values():
-        if (number, limit) in begin:
-            used += end[number, limit][0] - begin[number, limit][0]
-            lost += end[number, limit][1] - begin[number, limit][1]
-    return (used / given, lost / given) if given else (0.0, 0.0)
+        begin, end = (mark.get((number, limit)) for mark in record.marks[:2])
+        if begin is not None and end is not None:
+            used += end.taken - begin.taken
+            lost += end.lost - begin.lost
+            # A window gives what it holds anew; nothing of it is saved.
+            is_window = scenario.sites[number].limits.fixed_window
+            saved += 0.0 if is_window else end.level - begin.level
+    return (used / given, lost / given, saved / given) if given else (0.0, 0.0, 0.0)
 
 
 def _jain(record: Record) -> float | None:

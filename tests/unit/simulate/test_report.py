@@ -33,6 +33,24 @@ def test_use_and_loss_are_shares_of_the_refill(worlds):
     assert fifo.lost <= 0.005, "what was lost before anybody came does not count"
 
 
+def test_what_a_bucket_holds_more_in_the_end_was_not_used_and_is_not_lost(worlds):
+    """An urgent burst empties it just before the counted time; in that it fills again."""
+    runs = [worlds.run(f"b{n}", 21.0 * (n % 2), "batch") for n in range(900)]
+    runs += [worlds.run(f"i{n}", 19.0) for n in range(100)]
+    noisy = Disturbances(estimate_noise=0.01)
+    scenario = worlds.scenario(
+        runs, LIMITS, seconds=60.0, settling_seconds=20.0, disturbances=noisy
+    )
+    found = played(scenario)
+    ours = found["penstock"]
+    [use] = [gate for gate in gates(found, scenario) if gate.name == "use"]
+
+    assert ours.use == pytest.approx(0.8, abs=0.05)
+    assert ours.lost == 0.0
+    assert use.value == ours.use + ours.saved == pytest.approx(1.0, abs=0.01)
+    assert use.holds
+
+
 def test_refill_that_is_lost_while_somebody_waits_is_counted(worlds):
     """One worker pool of 32, calls of 10 s: the bucket is full while the others wait."""
     runs = [worlds.run(f"b{n}", 0.0, "batch", output=800) for n in range(200)]
