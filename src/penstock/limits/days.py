@@ -38,7 +38,7 @@ import math
 from typing import Protocol
 
 from penstock.limits.bucket import ROUNDING, Bucket
-from penstock.units import LimitName
+from penstock.units import LimitName, LimitReading
 
 DAY_LIMITS = frozenset({LimitName.RPD, LimitName.TPD})
 """The limits that are stated for a day."""
@@ -53,8 +53,10 @@ SURE = 2.0
 """Standard deviations of the estimated rate that are added to it."""
 
 LEAST_SHARE = 0.01
-"""So much of the day is always kept: below it others have their share of the refill, and no more,
-so that they do not take it from urgent calls that come when the day is used up."""
+"""So much of the day is always kept for each more urgent class that was seen: below it others have
+their share of the refill, and no more, so that they do not take it from urgent calls that come when
+the day is used up. For each: or the middle class would keep for the first what the last leaves to
+both, and find nothing."""
 
 LEARNING_SECONDS = 600.0
 LEARNING_SHARE = 0.8
@@ -115,13 +117,15 @@ class DayBucket(Bucket):
         if not asker.reserve:
             return 0.0
         amounts = squares = 0.0
+        classes = 0
         for rank, demand in self._demands.items():
             if rank < asker.rank:
+                classes += 1
                 more_amounts, more_squares = demand.faded(now)
                 amounts += more_amounts
                 squares += more_squares
         seconds = max(1.0, now - self._began_at)
-        kept = LEAST_SHARE * self.capacity
+        kept = LEAST_SHARE * max(1, classes) * self.capacity
         if amounts > 0:
             at_most = amounts + SURE * math.sqrt(squares / 2)
             demand_rate = at_most / (MEMORY_SECONDS * -math.expm1(-seconds / MEMORY_SECONDS))
@@ -159,6 +163,9 @@ class DayBucket(Bucket):
         self.advance(now)
         self.level = min(self.level, 0.0)
         self.paused_until = max(self.paused_until, until)
+
+    def _watch_plateau(self, reading: LimitReading, remaining: float, sent_at: float) -> None:
+        """Nothing is concluded from a level that does not rise: hardly any does within seconds."""
 
 
 def kept_amount(demand_rate: float, piece: float, refill_rate: float, capacity: float) -> float:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
+from penstock.limits.days import DAY_LIMITS
 from penstock.simulate.disturbances import NONE
 from penstock.simulate.engine import Simulation
 from penstock.simulate.fluid import use_at_most
@@ -33,7 +34,13 @@ WINDOW_SECONDS = 60.0
 """The longest that a used up window keeps everybody waiting."""
 
 SHARED_CALLS_MIN = 200
-"""Fewer calls granted while every batch tenant waited say nothing about fairness."""
+SHARED_LARGEST_MIN = 10.0
+"""Fewer calls granted while every batch tenant waited say nothing about fairness; nor does less for
+each than so many of the largest, by one of which two tenants may differ."""
+
+DAY_USE = 0.95
+"""Of a day that begins with a full bucket, and what comes back in it: what is kept for urgent calls
+at its end is the rest."""
 
 
 class Spread(msgspec.Struct, frozen=True):
@@ -227,6 +234,8 @@ def gates(found: Mapping[str, Figures], scenario: Scenario) -> list[Gate]:
         _at_most("429s", share_429, 0.001),
         _at_most("batch wait", ours.wait_batch_over_bound, 1.0),
     ]
+    if ours.binding in DAY_LIMITS:
+        held.append(_at_least("use", ours.use, DAY_USE))
     if ours.goodput is not None:
         reachable = found[BOUND_STANDARD].goodput
         held.append(_at_least("goodput", ours.goodput, min(0.97, reachable or 0.0)))
@@ -342,6 +351,8 @@ def _jain(record: Record) -> float | None:
     """Jain's index of what the batch tenants were given while each of them had work waiting."""
     shares = list(record.shares.values())
     if record.shared_calls < SHARED_CALLS_MIN or record.batch_tenants < 2:
+        return None
+    if sum(shares) < SHARED_LARGEST_MIN * record.batch_tenants * record.shared_largest_seconds:
         return None
     return sum(shares) ** 2 / (record.batch_tenants * sum(share * share for share in shares))
 

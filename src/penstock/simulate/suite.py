@@ -1,4 +1,4 @@
-"""The suite: every trace under every load, burst and charge model; disturbances; and beyond.
+"""The suite: every trace under every load, burst and charge model; disturbances; beyond; days.
 
 Each cell is played by every policy and by the bounds; ours is held to the gates. Cells are
 independent, so they are played in several processes; the result does not depend on how many.
@@ -25,7 +25,14 @@ from penstock.simulate.disturbances import NAMED
 from penstock.simulate.policies.table import BOUND, OURS
 from penstock.simulate.report import Figures, Gate, gates, play
 from penstock.simulate.rows import Row, read_rows
-from penstock.simulate.workloads import SYNTHETIC, Shape, scenario_of, synthetic_rows
+from penstock.simulate.workloads import (
+    DAY_LIMITS,
+    SYNTHETIC,
+    Shape,
+    scenario_of,
+    synthetic_rows,
+)
+from penstock.units import PERIOD_SECONDS
 
 LOADS = (0.8, 1.2, 3.0)
 BURSTS: tuple[float | None, ...] = (60.0, 10.0, 2.0, None)
@@ -45,6 +52,11 @@ BEYOND: dict[str, dict[str, Any]] = {
     "accounts-and-deployments": {"accounts": 2, "deployments": 2},
 }
 """What is unlike the grid, by name."""
+
+DAY_WORKLOAD = "diurnal"
+DAYS: tuple[Literal["day's requests", "day's tokens"], ...] = ("day's requests", "day's tokens")
+DAY_SLOWER = 100.0
+"""A day is as many rows as a quarter of an hour of the other cells."""
 
 REQUESTS_BIND = "mooncake"
 """Where a trace of that name is played, requests bind, not tokens: its prompts are the largest."""
@@ -96,7 +108,12 @@ def cells(traces: Path, base: Shape) -> list[Cell]:
     files = sorted(traces.glob("*.csv"))
     if not files:
         raise ConfigError([f"{traces}: there is no trace (*.csv) in it"])
-    return [*_grid(files, base), *_disturbed(files[0], base), *_beyond(files[0], base)]
+    return [
+        *_grid(files, base),
+        *_disturbed(files[0], base),
+        *_beyond(files[0], base),
+        *_days(base),
+    ]
 
 
 def _grid(files: Sequence[Path], base: Shape) -> Iterator[Cell]:
@@ -134,6 +151,20 @@ def _beyond(file: Path, base: Shape) -> Iterator[Cell]:
         yield Cell(workload, name, shape)
 
 
+def _days(base: Shape) -> Iterator[Cell]:
+    """A whole day against a limit of the day."""
+    for binding, charge in product(DAYS, CHARGES):
+        shape = msgspec.structs.replace(
+            base,
+            load=SPECIAL_LOAD,
+            charge=charge,
+            binding=binding,
+            seconds=PERIOD_SECONDS[DAY_LIMITS[binding]],
+            slower=DAY_SLOWER,
+        )
+        yield Cell(DAY_WORKLOAD, binding, shape)
+
+
 def _bound_by(trace: str, shape: Shape) -> Shape:
     if trace.startswith(REQUESTS_BIND):
         return msgspec.structs.replace(shape, binding="requests")
@@ -153,7 +184,7 @@ def rows_of(workload: str, seconds: float, seed: int) -> Sequence[Row]:
 
 def play_cell(cell: Cell, policies: Sequence[str]) -> CellResult:
     """Play one cell; ours and the bound are among the policies."""
-    rows = rows_of(cell.workload, cell.shape.seconds, cell.shape.seed)
+    rows = rows_of(cell.workload, cell.shape.rows_seconds, cell.shape.seed)
     scenario = scenario_of(cell.name, rows, cell.shape)
     figures = {policy: play(scenario, policy) for policy in policies}
     return CellResult(cell.name, list(figures.values()), gates(figures, scenario))

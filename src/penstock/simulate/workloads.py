@@ -12,6 +12,9 @@ less of the others. *Standard* calls (Poisson, with deadlines of 30 to 120 s) ta
 ``STANDARD_SHARE``, and four equal *batch* tenants, who dump jobs of rows drawn from the same
 trace, take the rest up to ``load`` times the limit. A call is cut to one second of the limit
 so that it fits the smallest burst tried.
+
+Where a *day's* limit binds, the interactive share is of what a day gives; the others are of the day
+that is there in the beginning and of the one that comes back. Beside it is a minute of requests.
 """
 
 from __future__ import annotations
@@ -36,13 +39,18 @@ from penstock.simulate.scenario import (
     charged_amounts,
     limits_plan,
 )
-from penstock.units import ChargeModel, LimitName
+from penstock.units import PERIOD_SECONDS, ChargeModel, LimitName
 
 INTERACTIVE_SHARE = 0.35
 STANDARD_SHARE = 0.10
 OTHER_TOKENS_SHARE = 0.20
 REQUESTS_SHARE = 0.22
 """Of the limits that do not bind, so much is taken by the interactive work."""
+
+DAY_LIMITS = {"day's requests": LimitName.RPD, "day's tokens": LimitName.TPD}
+DAY_MINUTES = 1_440.0
+DAY_MINUTE_TIMES = 10.0
+"""Beside a limit of the day a minute's requests allow so many times its rate."""
 
 ROWS_PER_SECOND_MIN = 2.5
 CHAIN_STEPS_MAX = 5
@@ -66,20 +74,27 @@ class Shape(msgspec.Struct, frozen=True):
     ``burst_seconds`` None stands for fixed windows of a minute; ``request_window_seconds`` is a
     sub-window on requests beside the minute. The limits are divided among so many ``accounts``,
     each with so many ``deployments``. ``begin_seconds``: so much of a trace is left out.
+    ``slower``: the rows are played so many times slower.
     """
 
     load: float = 1.2
     burst_seconds: float | None = 60.0
     charge: Literal["anthropic", "openai"] = "anthropic"
-    binding: Literal["tokens", "requests", "slots"] = "tokens"
+    binding: Literal["tokens", "requests", "slots", "day's requests", "day's tokens"] = "tokens"
     request_window_seconds: float | None = None
     accounts: int = 1
     deployments: int = 1
     begin_seconds: float = 0.0
+    slower: float = 1.0
     seconds: float = 600.0
     settling_seconds: float = 120.0
     seed: int = 0
     disturbances: Disturbances = NONE
+
+    @property
+    def rows_seconds(self) -> float:
+        """How much of a workload is played."""
+        return self.seconds / self.slower
 
 
 def classes_built_in() -> tuple[ClassPlan, ...]:
@@ -162,6 +177,11 @@ class _Load(NamedTuple):
 def _load(limits: ProviderLimits, shape: Shape, charge: ChargeModel, runs: Sequence[Run]) -> _Load:
     if limits.concurrency is not None:
         return _Load(_slot_seconds, limits.concurrency * shape.seconds)
+    day = DAY_LIMITS.get(shape.binding)
+    if day is not None:
+        # A day is there in the beginning, and comes back while it is played.
+        capacity = getattr(limits, day.value) * (1.0 + shape.seconds / PERIOD_SECONDS[day])
+        return _Load(lambda step: _amounts(charge, step)[day], capacity)
     binding = _binding(limits, charge, runs)
     capacity = getattr(limits, binding.value) / 60.0 * shape.seconds
     return _Load(lambda step: _amounts(charge, step)[binding], capacity)
@@ -177,7 +197,7 @@ def _window(rows: Sequence[Row], shape: Shape, chance: Random) -> list[Row]:
 
     It is played faster where it is thin, and starts again at its end.
     """
-    first, seconds = rows[0].at, shape.seconds
+    first, seconds = rows[0].at, shape.rows_seconds
     span = max(1.0, (rows[-1].at - first) * (1 + 1 / len(rows)))
     faster = max(1.0, ROWS_PER_SECOND_MIN * span / len(rows))
     begin = (shape.begin_seconds + (chance.random() * span if shape.seed else 0.0)) % span
@@ -189,7 +209,7 @@ def _window(rows: Sequence[Row], shape: Shape, chance: Random) -> list[Row]:
                 # A session that comes round again is another one.
                 session = row.run or row.session
                 session = f"{lap}:{session}" if session else ""
-                found.append(row._replace(at=at, session=session))
+                found.append(row._replace(at=at * shape.slower, session=session))
     return found
 
 
@@ -208,6 +228,13 @@ def _limits(rows: Sequence[Row], shape: Shape, charge: ChargeModel) -> ProviderL
     def limit_for(limit: LimitName, share: float) -> float:
         return max(1.0, round(totals.get(limit, 0.0) / shape.seconds * 60.0 / share))
 
+    day = DAY_LIMITS.get(shape.binding)
+    if day is not None:
+        per_minute = limit_for(LimitName.RPM, INTERACTIVE_SHARE / DAY_MINUTE_TIMES)
+        per_day = limit_for(day, INTERACTIVE_SHARE / DAY_MINUTES)
+        if day is LimitName.RPD:
+            return ProviderLimits(rpm=per_minute, rpd=per_day)
+        return ProviderLimits(rpm=per_minute, tpd=per_day)
     binds = shape.binding == "tokens"
     tokens = INTERACTIVE_SHARE if binds else OTHER_TOKENS_SHARE
     slots = None

@@ -120,6 +120,29 @@ def test_a_class_has_its_share_of_the_refill_below_what_is_kept():
     assert share - 1 <= taken <= share + 1
 
 
+def test_the_last_class_leaves_more_than_the_middle_one_so_that_this_one_finds_something():
+    pool = pool_of(1_000.0)
+    middle = ClassPlan("standard", 1, reserve=1.0)
+    for number in range(10):
+        take(pool, URGENT, 7_000.0 * number)
+        take(pool, middle, 7_000.0 * number)
+    while take(pool, BATCH, 70_000.0):
+        pass
+    assert sum(take(pool, middle, 70_000.0) for _ in range(1_000)) >= LEAST_SHARE * 1_000 - 1
+
+
+def test_how_large_a_day_is_is_stated_and_not_concluded_from_a_level_that_does_not_rise():
+    """Somebody else takes of it for ten minutes; a minute's bucket would be believed to be full."""
+    pool = pool_of(86_400.0)
+    day = pool.days[LimitName.RPD]
+    for second in range(600):
+        take(pool, URGENT, float(second))
+        shown = LimitReading(LimitName.RPD, 86_400.0, 40_000.0 - 2 * second)
+        pool.observe(shown, sent_at=float(second), now=second + 0.5)
+    assert day.capacity == 86_400.0
+    assert day.level < 39_000.0
+
+
 def test_a_refusal_for_the_day_pauses_that_limit_and_leaves_its_size():
     pool = Pool(LimitsPlan({LimitName.RPM: 60.0, LimitName.RPD: 1_000.0}), 0.0)
     assert pool.pause(LimitName.RPD, 600.0, 0.0)

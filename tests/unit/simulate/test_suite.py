@@ -13,6 +13,7 @@ from penstock.simulate.policies.table import NEEDED
 from penstock.simulate.report import binding_limit
 from penstock.simulate.suite import (
     BEYOND,
+    DAYS,
     TRACES,
     cell_table,
     cells,
@@ -32,7 +33,7 @@ def test_every_trace_is_played_under_every_load_burst_and_charge():
     assert {Path(cell.workload).stem for cell in plain} == set(TRACES)
     assert len(plain) == 5 * 3 * 4 * 2
     assert len({cell.name for cell in chosen}) == len(chosen)
-    assert {cell.special for cell in chosen} == {"", *BEYOND, *NAMED} - {"none"}
+    assert {cell.special for cell in chosen} == {"", *BEYOND, *NAMED, *DAYS} - {"none"}
 
 
 def test_a_directory_without_traces_is_told(tmp_path):
@@ -78,3 +79,18 @@ def test_what_is_beyond_the_grid_is_what_it_says(special):
     }.get(special, "tpm")
     assert binding_limit(scenario) == expected
     assert play_cell(cell, NEEDED).figures[0].failures == 0
+
+
+def test_a_day_s_cell_is_a_whole_day_whose_limit_binds():
+    """Played four times slower than in the suite, so that it is short."""
+    cell = next(each for each in cells(samples(), Shape()) if each.special == "day's tokens")
+    shape = msgspec.structs.replace(cell.shape, slower=400.0)
+    result = play_cell(msgspec.structs.replace(cell, shape=shape), NEEDED)
+    ours = result.figures[0]
+
+    assert cell.shape.seconds == 86_400.0
+    assert ours.binding == "tpd"
+    assert ours.wait.count > 400
+    assert ours.wait.p99 <= 0.1
+    assert {gate.name for gate in result.gates} >= {"use", "wait p99", "goodput", "failures"}
+    assert [gate for gate in result.gates if not gate.holds and gate.name != "goodput"] == []
