@@ -154,8 +154,8 @@ class FairQueue:
         if flow.ended > COMPACT_ENDED_MIN and flow.ended > flow.waiting:
             flow.compact()
         entry = flow.entered.get(model)
-        if entry is not None and entry[2] is waiting and entry is not self._lines[model][0]:
-            # Of sub-tenants the next one's place may be before the place of this one.
+        if entry is not None and entry[2] is waiting and flow.units[model].are_several:
+            # Of another sub-tenant the next one's place may be before the place of this one.
             self._enter(flow, model)
 
     def granted(self, waiting: Waiting) -> None:

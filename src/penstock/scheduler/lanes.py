@@ -42,6 +42,11 @@ class Lanes:
         self._turns: dict[int, float] = {}
         self._turn = 0.0
 
+    @property
+    def are_several(self) -> bool:
+        """Whether units of more than one lane may wait: then the next one may have come before."""
+        return len(self._heaps) > 1
+
     def push(self, waiting: Waiting) -> None:
         """Add a unit at its place."""
         lane = lane_of(waiting.unit)

@@ -15,7 +15,7 @@ TENANTS, MODELS, SUB_TENANTS = ("a", "b", "c"), ("small", "large"), ("", "x", "y
 
 STEP = st.tuples(
     st.sampled_from(
-        ["push", "push", "push", "grant", "grant", "due", "remove", "correct", "beside"]
+        ["look", "push", "push", "push", "grant", "grant", "due", "remove", "correct", "beside"]
     ),
     st.sampled_from(TENANTS),
     st.sampled_from(MODELS),
@@ -40,12 +40,24 @@ A_LATER_LANE_WITH_AN_EARLIER_UNIT = [
     ("grant", "a", "small", "", 0.0),
     ("push", "a", "small", "x", -0.9),
     ("push", "a", "small", "y", 1.9),
+    ("look", "", "", "", 0.0),
     ("remove", "a", "small", "", 2.0),
+    ("look", "", "", "", 0.0),
 ]
 """The last one goes, whose lane had been given less: the one before it is the first of all."""
 
+THE_SAME_UNSEEN = [
+    ("push", "b", "small", "", 1.95),
+    *A_LATER_LANE_WITH_AN_EARLIER_UNIT[1:6],
+    ("remove", "a", "small", "", 2.0),
+    ("push", "b", "small", "", 1.0),
+    ("look", "", "", "", 0.0),
+]
+"""It was the first of its line, and before anybody looks somebody else comes between."""
+
 
 @example(A_LATER_LANE_WITH_AN_EARLIER_UNIT, 1.5)
+@example(THE_SAME_UNSEEN, 1.5)
 @given(st.lists(STEP, max_size=80), st.sampled_from([0.0, 1.5]))
 def test_the_first_of_a_line_is_the_first_of_all(steps, quantum_seconds):
     """Whatever came before: arrivals, grants in and out of turn, hang-ups, settlements, tenants
@@ -77,5 +89,5 @@ def test_the_first_of_a_line_is_the_first_of_all(steps, quantum_seconds):
             held.add(tenant)
             queue.hold(tenant)
         held &= {tenant for tenant, flow in queue._flows.items() if flow.is_held}
-        for each in MODELS if value > -1.0 else ():
+        for each in MODELS if kind == "look" else ():
             assert queue.head([each]) is first_of_all(queue, held, each)
