@@ -223,9 +223,10 @@ class Pool:
         until = held.ready_at
         if math.isinf(until):
             return False  # It waits for an ending: any slot taken now may be the one.
+        taken = held.amounts
         for name, bucket in self.buckets.items():
             amount = amounts.get(name, 0.0)
-            if not amount or name not in held.amounts:
+            if not amount or name not in taken:
                 continue
             level_then = bucket.level_at(until, now)
             if bucket.production is not None:
@@ -233,10 +234,10 @@ class Pool:
                 if level_then < min(amount, speed * (until - now)):
                     return False
                 continue
-            if level_then - amount < min(held.amounts.get(name, 0.0), bucket.capacity):
+            if level_then - amount < min(taken[name], bucket.capacity):
                 return False
         left = self.slots.level - amounts.get(CONCURRENCY, 0.0)
-        return left >= held.amounts.get(CONCURRENCY, 0.0)
+        return left >= taken.get(CONCURRENCY, 0.0)
 
     def headroom(self, amounts: Amounts) -> float:
         """The smallest share of a limit that is left after taking the amounts; 1 is all."""

@@ -8,7 +8,7 @@ from penstock.limits.charge import admission_amounts
 from penstock.limits.days import Asker
 from penstock.limits.pool import Pool
 from penstock.scheduler.events import Limited, Observed, Overloaded
-from penstock.scheduler.explain import REFILL, Cause
+from penstock.scheduler.explain import CONCURRENT, DAY_KEPT, PAUSE, REFILL, SLOW_START
 from penstock.scheduler.health import Health
 from penstock.scheduler.plan import DeploymentPlan
 from penstock.units import CONCURRENCY, OTPM, Amounts, Estimate
@@ -62,16 +62,15 @@ class Deployment:
         ready_at, limit = fit.ready_at, fit.limit
         health_ready_at = self.health.ready_at(now)
         if health_ready_at > ready_at:
-            is_window = math.isinf(health_ready_at)
-            return health_ready_at, Cause.SLOW_START if is_window else Cause.PAUSE
+            return health_ready_at, SLOW_START if math.isinf(health_ready_at) else PAUSE
         if limit is None:
             return ready_at, ""
         if limit is CONCURRENCY:
-            return ready_at, Cause.CONCURRENCY
+            return ready_at, CONCURRENT
         if fit.is_kept:
-            return ready_at, Cause.DAY_KEPT
+            return ready_at, DAY_KEPT
         if ready_at <= self.pool.buckets[limit].paused_until:
-            return ready_at, Cause.PAUSE
+            return ready_at, PAUSE
         return ready_at, REFILL[limit]
 
     def learn(self, event: Observed | Limited | Overloaded, now: float) -> None:

@@ -32,6 +32,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
+import msgspec
+
 from penstock.limits.bucket import ROUNDING
 from penstock.limits.pool import Held, Pool
 from penstock.limits.production import Answer
@@ -40,7 +42,7 @@ from penstock.scheduler.allowance import Allowance, Allowances, own_amounts
 from penstock.scheduler.deployment import Deployment
 from penstock.scheduler.due import Due
 from penstock.scheduler.events import RefusalReason
-from penstock.scheduler.explain import Cause, LineClock
+from penstock.scheduler.explain import DAY_KEPT, HIGHER_CLASS, LineClock
 from penstock.scheduler.fairness import FairQueue
 from penstock.scheduler.plan import ClassPlan
 from penstock.scheduler.waiting import Waiting
@@ -195,26 +197,21 @@ class ClassQueue:
         return pushes_at
 
 
-class Placement:
+class Placement(msgspec.Struct, eq=False):
     """Where a unit goes, or will go: the deployment, what it takes there, when, and why then."""
 
-    __slots__ = ("allowance", "amounts", "answer", "cause", "deployment", "pool", "ready_at")
-
-    def __init__(
-        self, deployment: Deployment, amounts: Amounts, ready_at: float, cause: str
-    ) -> None:
-        self.deployment = deployment
-        self.pool = deployment.pool
-        self.amounts = amounts
-        self.ready_at = ready_at
-        self.cause = cause
-        self.answer: Answer | None = None
-        self.allowance: Allowance | None = None
+    deployment: Deployment
+    pool: Pool
+    amounts: Amounts
+    ready_at: float
+    cause: str
+    answer: Answer | None = None
+    allowance: Allowance | None = None
 
     def hold(self) -> Held:
         """What others must leave to it meanwhile; while a day is kept for them, only of the day."""
         amounts = self.amounts
-        if self.cause == Cause.DAY_KEPT:
+        if self.cause == DAY_KEPT:
             amounts = {name: amounts[name] for name in self.pool.days}
         return Held(amounts, self.ready_at)
 
@@ -260,11 +257,13 @@ class Domain:
         """
         everywhere = self._serving[waiting.unit.model]
         estimate = waiting.unit.estimate
-        costs, fitting, first_limit = [], [], None
+        least_seconds, fitting, first_limit = math.inf, [], None
         for deployment in everywhere:
-            amounts = deployment.amounts(estimate)
-            limit = deployment.pool.too_large(amounts)
-            costs.append(deployment.pool.cost_seconds(amounts))
+            pool, amounts = deployment.pool, deployment.amounts(estimate)
+            cost_seconds = pool.cost_seconds(amounts)
+            if cost_seconds < least_seconds:
+                least_seconds = cost_seconds
+            limit = pool.too_large(amounts)
             if limit is None:
                 fitting.append(deployment)
             else:
@@ -273,14 +272,15 @@ class Domain:
         # the first that is ready shall say so. Units that may go anywhere share one list.
         is_anywhere = len(fitting) == len(everywhere) or not fitting
         waiting.options = everywhere if is_anywhere else fitting
-        waiting.cost_seconds = min(costs)
+        waiting.cost_seconds = least_seconds
         return None if fitting else first_limit
 
     def push(self, waiting: Waiting, now: float) -> None:
         """A priced unit begins to wait."""
-        queue = self.class_queue(waiting.unit.class_name)
+        unit = waiting.unit
+        queue = self.class_queue(unit.class_name)
         queue.advance(now)
-        waiting.mark = queue.clock(waiting.unit.model, now).mark(waiting.unit.tenant)
+        waiting.mark = queue.clock(unit.model, now).mark(unit.tenant)
         queue.backlog_seconds += waiting.cost_seconds
         queue.is_changed |= queue.queue.push(waiting)
         if queue.due is not None:
@@ -316,19 +316,19 @@ class Domain:
             else:
                 return granted, self._wake_at
         held: dict[Pool, Held] = {}
-        wake_at = math.inf
+        looks_at = []
         waiting = [queue for queue in self.classes if queue.queue.waiting]
         for queue in waiting:
             queue.advance(now)
             if queue.plan.min_share:
-                wake_at = min(wake_at, self._push_starved(queue, held, granted, now))
+                looks_at.append(self._push_starved(queue, held, granted, now))
         for queue in waiting:
-            wake_at = min(wake_at, self._serve(queue, held, granted, now))
+            looks_at.append(self._serve(queue, held, granted, now))
         self._is_changed = False
         for queue in self.classes:
             queue.is_changed = False
-        self._wake_at = wake_at
-        return granted, wake_at
+        self._wake_at = min(looks_at, default=math.inf)
+        return granted, self._wake_at
 
     def _push_starved(
         self,
@@ -346,8 +346,8 @@ class Domain:
                 continue
             placement = self._place(head, queue.plan, 0.0, held, now)
             if placement.ready_at > now:
-                if placement.cause != Cause.DAY_KEPT:
-                    held.setdefault(placement.pool, placement.hold())
+                if placement.cause != DAY_KEPT and placement.pool not in held:
+                    held[placement.pool] = placement.hold()
                 return placement.ready_at
             self._grant(queue, head, placement, now)
             granted.append((head, placement))
@@ -372,9 +372,11 @@ class Domain:
                 self._grant(queue, head, placement, now)
                 granted.append((head, placement))
                 continue
-            held.setdefault(placement.pool, placement.hold())
-            wake_at = min(wake_at, placement.ready_at)
-            if placement.cause == Cause.DAY_KEPT:
+            if placement.pool not in held:
+                held[placement.pool] = placement.hold()
+            if placement.ready_at < wake_at:
+                wake_at = placement.ready_at
+            if placement.cause == DAY_KEPT:
                 wake_at = min(wake_at, now + DAY_WAKE_SECONDS)
             if reserve < queue.plan.reserve:
                 wake_at = min(wake_at, now + RELAXED_WAKE_SECONDS)
@@ -425,22 +427,22 @@ class Domain:
         return True
 
     def _grant(self, queue: ClassQueue, head: Waiting, placement: Placement, now: float) -> None:
-        placement.answer = placement.pool.reserve(placement.amounts, now, queue.plan)
+        unit, pool = head.unit, placement.pool
+        placement.answer = pool.reserve(placement.amounts, now, queue.plan)
         placement.deployment.health.in_flight += 1
-        allowance = self._allowances.of(head.unit.tenant)
+        allowance = self._allowances.of(unit.tenant)
         if allowance is not None:
-            allowance.granted(queue, own_amounts(head.unit.estimate), now)
+            allowance.granted(queue, own_amounts(unit.estimate), now)
             placement.allowance = allowance
         queue.backlog_seconds -= head.cost_seconds
         queue.in_flight += 1
         if head.mark is not None:
-            clock = queue.clock(head.unit.model, now)
-            head.waited_for(clock.causes(head.mark, head.unit.tenant))
-        head.cost_seconds = placement.pool.cost_seconds(placement.amounts)
+            head.waited_for(queue.clock(unit.model, now).causes(head.mark, unit.tenant))
+        head.cost_seconds = pool.cost_seconds(placement.amounts)
         queue.spend(head.cost_seconds)
         queue.queue.granted(head)
         if len(head.options) > 1:
-            self._affinities.keep(head.unit, placement.deployment.plan.name)
+            self._affinities.keep(unit, placement.deployment.plan.name)
 
     def _place(
         self,
@@ -456,34 +458,33 @@ class Domain:
         Ready means that it has room for this unit beyond what its class leaves there, so no
         dear deployment is taken while a cheaper one has that room.
         """
-        kept = self._affinities.of(waiting.unit) if len(waiting.options) > 1 else None
+        unit, options = waiting.unit, waiting.options
+        is_only_one = len(options) == 1
+        kept = None if is_only_one else self._affinities.of(unit)
         best: Placement | None = None
         best_rank = (math.inf, False, 0.0, 0.0)
-        for deployment in _in_health(waiting.options, now):
-            estimated = deployment.amounts(waiting.unit.estimate)
-            amounts = deployment.corrected(estimated, waiting.unit.class_name)
+        for deployment in options if is_only_one else _in_health(options, now):
+            pool = deployment.pool
+            amounts = deployment.corrected(deployment.amounts(unit.estimate), unit.class_name)
             ready_at, cause = deployment.ready_at(amounts, reserve, now, plan)
-            hold = held.get(deployment.pool)
-            if hold is not None and not deployment.pool.leaves_room_for(hold, amounts, now):
-                ready_at, cause = max(ready_at, hold.ready_at), Cause.HIGHER_CLASS
-            if len(waiting.options) == 1:
-                return Placement(deployment, amounts, ready_at, cause)
-            headroom = deployment.pool.headroom(amounts)
-            if (
-                deployment.plan.name == kept
-                and ready_at <= now
-                and headroom > AFFINITY_HEADROOM_MIN
-            ):
-                return Placement(deployment, amounts, ready_at, cause)
-            rank = (ready_at, headroom < HEADROOM_COMFORTABLE, deployment.plan.cost, -headroom)
+            hold = held.get(pool)
+            if hold is not None and not pool.leaves_room_for(hold, amounts, now):
+                ready_at, cause = max(ready_at, hold.ready_at), HIGHER_CLASS
+            placement = Placement(deployment, pool, amounts, ready_at, cause)
+            if is_only_one:
+                return placement
+            plan_there, headroom = deployment.plan, pool.headroom(amounts)
+            if plan_there.name == kept and ready_at <= now and headroom > AFFINITY_HEADROOM_MIN:
+                return placement
+            rank = (ready_at, headroom < HEADROOM_COMFORTABLE, plan_there.cost, -headroom)
             if best is None or rank < best_rank:
-                best, best_rank = Placement(deployment, amounts, ready_at, cause), rank
+                best, best_rank = placement, rank
         assert best is not None, "a unit without options is never admitted"
         return best
 
 
 def _in_health(options: Sequence[Deployment], now: float) -> Sequence[Deployment]:
     """The deployments that are not out; all of them where there is no other."""
-    if len(options) == 1 or all(deployment.health.trouble is None for deployment in options):
+    if all(deployment.health.trouble is None for deployment in options):
         return options
     return [option for option in options if not option.health.is_out(now)] or options

@@ -36,6 +36,10 @@ REFILL = {limit: f"refill:{limit.value}" for limit in LimitName}
 
 HIGHER_CLASS: str = Cause.HIGHER_CLASS.value
 FAIR_SHARE: str = Cause.FAIR_SHARE.value
+DAY_KEPT: str = Cause.DAY_KEPT.value
+CONCURRENT: str = Cause.CONCURRENCY.value
+PAUSE: str = Cause.PAUSE.value
+SLOW_START: str = Cause.SLOW_START.value
 TENANT_LIMIT: str = Cause.TENANT_LIMIT.value
 
 
