@@ -68,7 +68,7 @@ from penstock.jobs.execution import RequestExecutor
 from penstock.jobs.responses import BackgroundResponses
 from penstock.providers.estimate import Estimator
 from penstock.sandbox.child import SandboxChild, enforced
-from penstock.scheduler.events import Replanned, Restored
+from penstock.scheduler.events import Replanned, Restored, TenantsReplanned
 from penstock.scheduler.scheduler import Scheduler
 from penstock.store.budgets import Budgets, first_of_month, spent_since
 from penstock.store.changes import changes as stored_changes
@@ -416,7 +416,8 @@ class Service:
         tenants_before = self.config.tenants
         self._desk.authenticator = self._authenticator()
         if self.config.tenants != tenants_before:
-            self._dispatcher.post(Replanned(plan_of(self.config)))
+            plan = plan_of(self.config)
+            self._dispatcher.post(TenantsReplanned(plan.tenant_weights, plan.tenant_limits))
 
     def _live(self) -> LiveSnapshot:
         workers = [

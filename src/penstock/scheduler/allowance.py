@@ -104,7 +104,7 @@ class Allowance:
         self.release(now)
 
     def replan(self, plan: LimitsPlan, now: float) -> None:
-        """Go by other limits from now on. The queues are made anew: nobody waits in the old ones.
+        """Go by other limits from now on. Claims are made anew by those who wait.
 
         What has been used counts against a limit that was raised, and nothing else: it is ours,
         so all of the room that it gained is there at once.
@@ -117,7 +117,6 @@ class Allowance:
         for name, bucket in self.pool.buckets.items():
             bucket.level = max(bucket.level, bucket.capacity - used.get(name, 0.0))
         self._claims.clear()
-        self._held.clear()
 
 
 class Allowances:
@@ -129,14 +128,14 @@ class Allowances:
         self._sequence = count()
 
     def adopt(self, plans: dict[str, LimitsPlan], now: float) -> None:
-        """Take over a plan, keeping what has been used; nobody waits yet."""
+        """Take over a plan, keeping what has been used; whoever waits is looked at again."""
         before, self._by_tenant = self._by_tenant, {}
+        for allowance in before.values():
+            allowance.release(now)
         self._wakes.clear()
         for tenant, stated in plans.items():
             plan = msgspec.structs.replace(stated, burst_seconds=BURST_SECONDS)
-            allowance = before.get(tenant)
-            if allowance is None:
-                allowance = Allowance(tenant, plan, now)
+            allowance = before.get(tenant) or Allowance(tenant, plan, now)
             allowance.replan(plan, now)
             self._by_tenant[tenant] = allowance
 

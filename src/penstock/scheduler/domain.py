@@ -298,6 +298,12 @@ class Domain:
         if allowance is not None:
             allowance.left(queue, now)
 
+    def reweigh(self, weights: dict[str, float]) -> None:
+        """Go by other weights of tenants from now on."""
+        for queue in self.classes:
+            queue.queue.reweigh(weights)
+        self.changed()
+
     def changed(self) -> None:
         """Something of the limits has changed: what could not go may go."""
         self._is_changed = True

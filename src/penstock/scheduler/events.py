@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from penstock.limits.pool import LimitsPlan
 from penstock.scheduler.plan import Plan
 from penstock.units import Grant, LimitName, LimitReading, Unit, Usage
 
@@ -101,6 +102,15 @@ class Replanned(msgspec.Struct, frozen=True, tag=True):
     plan: Plan
 
 
+class TenantsReplanned(msgspec.Struct, frozen=True, tag=True):
+    """What holds for tenants changed, as in ``Plan``. Units keep their places, and fairness what
+    it remembers; the cost does not depend on how many wait.
+    """
+
+    weights: dict[str, float]
+    limits: dict[str, LimitsPlan]
+
+
 Event: TypeAlias = (
     Submitted
     | Cancelled
@@ -112,6 +122,7 @@ Event: TypeAlias = (
     | KeyRefused
     | Restored
     | Replanned
+    | TenantsReplanned
 )
 
 

@@ -109,6 +109,15 @@ class FairQueue:
         self.tenants_waiting = 0
         self.weights_waiting = 0.0
 
+    def reweigh(self, weights: dict[str, float]) -> None:
+        """Go by other weights: what was given before was paid for at the old ones."""
+        self._weights = weights
+        for tenant, flow in self._flows.items():
+            weight = weights.get(tenant, 1.0)
+            if flow.waiting:
+                self.weights_waiting += weight - flow.weight
+            flow.weight = weight
+
     def push(self, waiting: Waiting) -> bool:
         """Add a unit at its place, which is its own from its run's arrival on.
 

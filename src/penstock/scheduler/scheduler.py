@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from heapq import heapify, heappop, heappush
 from itertools import count
 
+import msgspec
+
 from penstock.limits.charge import failed_amounts, settled_amounts
 from penstock.limits.pool import LimitsPlan, Pool
 from penstock.scheduler.affinity import Affinities
@@ -35,6 +37,7 @@ from penstock.scheduler.events import (
     Restored,
     Settled,
     Submitted,
+    TenantsReplanned,
 )
 from penstock.scheduler.explain import Cause
 from penstock.scheduler.fairness import COMPACT_ENDED_MIN
@@ -200,6 +203,8 @@ class Scheduler:
                 self._cancel(event, now)
             case Replanned(plan):
                 self._replan(plan, decisions, now)
+            case TenantsReplanned(weights, limits):
+                self._replan_tenants(weights, limits, now)
             case _:
                 deployment = self._deployments.get(event.deployment)
                 if deployment is not None:
@@ -401,6 +406,15 @@ class Scheduler:
             queue = self._class_queue(flight.waiting)
             if queue is not None:
                 queue.in_flight += 1
+
+    def _replan_tenants(
+        self, weights: dict[str, float], limits: dict[str, LimitsPlan], now: float
+    ) -> None:
+        """Take over other weights and limits of tenants, and leave all else as it is."""
+        self.plan = msgspec.structs.replace(self.plan, tenant_weights=weights, tenant_limits=limits)
+        self._allowances.adopt(limits, now)
+        for domain in self.domains:
+            domain.reweigh(weights)
 
     def _adopt(self, plan: Plan, now: float) -> None:
         """Make the deployments and domains of a plan, keeping what is known of the limits."""

@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.limits.pool import LimitsPlan
-from penstock.scheduler.events import Cancelled, Failed, RefusalReason, Replanned, Settled
+from penstock.scheduler.events import (
+    Cancelled,
+    Failed,
+    RefusalReason,
+    Replanned,
+    Settled,
+    TenantsReplanned,
+)
 from penstock.scheduler.plan import ClassPlan, Plan
 from penstock.units import LimitName, Usage
 
@@ -42,17 +49,54 @@ def test_less_urgent_work_of_others_does_not_wait_for_it_either(world_type):
     assert all(unit.unit_id in world.granted_at for unit in batch)
 
 
-def test_a_limit_that_is_raised_gives_all_that_it_gained_at_once(world_type):
+def of_all(plan: Plan) -> Replanned:
+    return Replanned(plan)
+
+
+def of_tenants(plan: Plan) -> TenantsReplanned:
+    return TenantsReplanned(plan.tenant_weights, plan.tenant_limits)
+
+
+@pytest.mark.parametrize("event", [of_all, of_tenants])
+def test_a_limit_that_is_raised_gives_all_that_it_gained_at_once(world_type, event):
     plan = world_type.plan(rpm=60_000, burst_seconds=60)
     world = world_type(with_limits(plan, a=own(rpm=10, tpm=60_000)))
-    units = [world.unit(tenant="a", class_name="interactive") for _ in range(30)]
+    units = [world.unit("interactive", "a") for _ in range(30)]
     world.submit(*units)
     assert 10 == len(world.grants)
-    world.tick(Replanned(with_limits(plan, a=own(rpm=25, tpm=60_000))))
+    world.tick(event(with_limits(plan, a=own(rpm=25, tpm=60_000))))
     assert 25 == len(world.grants)
-    world.tick(Replanned(with_limits(plan, a=own(rpm=1, tpm=60_000))))
-    world.tick(Replanned(plan))
+    world.tick(event(with_limits(plan, a=own(rpm=1, tpm=60_000))))
+    assert 25 == len(world.grants)
+    world.tick(event(plan))
     assert 30 == len(world.grants)
+
+
+@pytest.mark.parametrize("event", [of_all, of_tenants])
+def test_a_limit_that_a_tenant_gets_while_it_waits_is_felt_by_it_alone(world_type, event):
+    plan = world_type.plan(rpm=60, burst_seconds=1)
+    world, free = world_type(plan), world_type(plan)
+    for each in (world, free):
+        each.submit(*[each.unit("interactive", tenant) for _ in range(30) for tenant in "ab"])
+    world.tick(event(with_limits(plan, a=own(rpm=4))))
+    for each in (world, free):
+        each.run(until=24.5)
+    tenants = [world.units[grant.unit_id].tenant for grant in world.grants]
+    assert len(free.grants) == len(tenants), "nothing of the deployment's limit is lost"
+    assert 4 <= tenants.count("a") <= 6
+
+
+def test_other_weights_count_from_now_on_and_what_was_given_before_is_remembered(world_type):
+    plan = world_type.plan(rpm=60, burst_seconds=1)
+    world = world_type(plan)
+    world.submit(*[world.unit("batch", tenant) for _ in range(200) for tenant in "ab"])
+    world.run(until=30.5)
+    world.tick(TenantsReplanned({"a": 3.0}, {}))
+    before = len(world.grants)
+    world.run(until=110.5)
+    tenants = [world.units[grant.unit_id].tenant for grant in world.grants]
+    assert abs(tenants[:before].count("a") - tenants[:before].count("b")) <= 1
+    assert 3.0 == pytest.approx(tenants[before:].count("a") / tenants[before:].count("b"), rel=0.1)
 
 
 def test_its_wait_has_its_own_cause_and_causes_add_up(world_type):

@@ -22,6 +22,7 @@ from penstock.scheduler.events import (
     Replanned,
     Settled,
     Submitted,
+    TenantsReplanned,
 )
 from penstock.scheduler.plan import ClassPlan, DeploymentPlan, Plan
 from penstock.scheduler.scheduler import Scheduler
@@ -184,7 +185,10 @@ class LongRun:
 
     def _reload(self) -> list[Event]:
         self.weights["b"] = self.chance.choice((1.0, 2.0, 5.0))
-        return [Replanned(self.plan())]
+        plan = self.plan()
+        if self.chance.random() < 0.5:
+            return [TenantsReplanned(plan.tenant_weights, plan.tenant_limits)]
+        return [Replanned(plan)]
 
     def _close(self, unit_id: str, how: str) -> None:
         assert unit_id not in self.ended, f"{unit_id} ended twice: {self.ended[unit_id]}, {how}"
