@@ -21,6 +21,7 @@ from penstock.cli.shared import (
     print_table,
 )
 from penstock.config.checked import checked_key
+from penstock.config.model import Budgeted
 from penstock.store.changes import differences, shown_key
 from penstock.store.keys import StoredKey, changed_key
 
@@ -135,15 +136,18 @@ def rotate(name: str, config_file: Path | None, overlap: float) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
 @config_option
 def list_(config_file: Path | None, as_json: bool) -> None:  # noqa: FBT001 - click passes by name
-    """List the stored keys, revoked ones too. Their values cannot be shown."""
+    """List the stored keys, revoked ones too. Their values cannot be shown.
+
+    JSON has their budgets, too.
+    """
     with opened_store(configured(config_file)) as store:
-        rows = [_row(key) for key in store.all()]
+        rows = [(_row(key), _budget(key)) for key in store.all()]
     if as_json:
-        click.echo(json.dumps(rows, indent=2))
+        click.echo(json.dumps([{**row, **budget} for row, budget in rows], indent=2))
     elif not rows:
         click.echo("There is no stored key; `penstock keys create` makes one.", err=True)
     else:
-        print_table(rows)
+        print_table([row for row, _ in rows])
 
 
 @keys.command()
@@ -171,6 +175,10 @@ def _fields(options: dict[str, Any]) -> dict[str, Any]:
 
 def _shown(key: StoredKey) -> dict[str, Any]:
     return {**shown_key(key), "expires_at": iso_time(key.expires_at)}
+
+
+def _budget(key: StoredKey) -> dict[str, Any]:
+    return {name: getattr(key.rights, name) for name in Budgeted.__struct_fields__}
 
 
 def _row(key: StoredKey) -> dict[str, Any]:

@@ -9,6 +9,11 @@ from pathlib import Path
 
 Penstock = Callable[..., tuple]
 
+BUDGET = {
+    "budget_day_usd": None, "budget_month_usd": None, "budget_day_tokens": None,
+    "budget_month_tokens": None, "budget_hard": True,
+}  # fmt: skip
+
 
 def test_a_key_is_created_listed_and_revoked(penstock: Penstock) -> None:
     made = penstock(
@@ -24,6 +29,7 @@ def test_a_key_is_created_listed_and_revoked(penstock: Penstock) -> None:
             "name": "ci", "id": made[1].split("_")[1], "tenant": "team", "class": "batch",
             "ceiling": "standard", "models": ["sandbox"], "chains": ["haiku", "brief"],
             "acts_for": [], "admin": True, "created": "", "expires": None, "revoked": None,
+            **BUDGET,
         }
     ]  # fmt: skip
 
@@ -104,6 +110,7 @@ def test_a_key_has_an_end_and_a_budget_and_can_be_rotated(penstock: Penstock) ->
     assert rotated[1].split("_")[1] == made[1].split("_")[1]
     assert rotated[1] != made[1]
     assert row["expires"] > row["created"]
+    assert (row["budget_month_usd"], row["budget_hard"]) == (20.0, False)
     assert penstock("keys", "rotate", "nobody")[0] == 2
     for bad in (["--expires-in", "soon"], ["--budget-day-usd", "-1"]):
         assert penstock("keys", "create", "other", "--tenant", "team", *bad)[0] == 2
@@ -128,6 +135,7 @@ def test_what_a_key_may_do_is_edited_without_its_secret(penstock: Penstock) -> N
         "name": "nightly", "id": made[1].split("_")[1], "tenant": "team", "class": "batch",
         "ceiling": "standard", "models": None, "chains": ["brief"], "acts_for": [],
         "admin": False, "created": "", "expires": None, "revoked": None,
+        **BUDGET,
     }  # fmt: skip
 
 
