@@ -36,8 +36,12 @@ from penstock.simulate.provider_world import (
 from penstock.units import Estimate, LimitName, RunPlace, Unit, Usage
 
 STEPS = 100_000
-SEEDS = range(10)
+SEEDS = range(8)
+SEEDS_OF_DAYS = range(8, 10)
+"""In these a limit of the day is used up again and again, and nights pass."""
 RPM, TPM, BURST_SECONDS, CONCURRENCY = 6_000, 600_000, 5.0, 40
+RPD = 3_000
+NIGHT_SECONDS = 20_000.0
 CLASSES = (
     ClassPlan("interactive", 0, quantum_seconds=2.0, seniority_seconds=0.5),
     ClassPlan("standard", 1, reserve=1.0, min_share=0.05, order="deadline"),
@@ -65,13 +69,14 @@ class OwnLimit:
 class LongRun:
     """The scheduler, its judge, and books of every unit."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, rpd: int | None = None) -> None:
+        self.rpd = rpd
         self.chance = random.Random(seed)
         self.now = 0.0
         self.weights = {"a": 1.0, "b": 2.0}
         self.scheduler = Scheduler(self.plan(), 0.0)
         limits = ProviderLimits(
-            rpm=RPM, tpm=TPM, concurrency=CONCURRENCY, burst_seconds=BURST_SECONDS
+            rpm=RPM, tpm=TPM, rpd=rpd, concurrency=CONCURRENCY, burst_seconds=BURST_SECONDS
         )
         self.world = ProviderWorld(limits, OPENAI_CHARGE)
         self.waiting: dict[str, Unit] = {}
@@ -80,23 +85,28 @@ class LongRun:
         self.own_flying: dict[str, Unit] = {}
         self.own_requests, self.own_tokens = OwnLimit(OWN_RPM), OwnLimit(OWN_TPM)
         self.own_waits = 0
+        self.day_waits = 0
         self.wait_seconds_max = 0.0
         self.number = 0
 
     def plan(self) -> Plan:
-        limits = LimitsPlan(
-            {LimitName.RPM: float(RPM), LimitName.TPM: float(TPM)}, CONCURRENCY, BURST_SECONDS
-        )
+        rates = {LimitName.RPM: float(RPM), LimitName.TPM: float(TPM)}
+        if self.rpd is not None:
+            rates[LimitName.RPD] = float(self.rpd)
+        limits = LimitsPlan(rates, CONCURRENCY, BURST_SECONDS)
         own = LimitsPlan({LimitName.RPM: float(OWN_RPM), LimitName.TPM: float(OWN_TPM)}, OWN_SLOTS)
         deployments = (DeploymentPlan("one", ("m",), limits),)
         return Plan(CLASSES, deployments, dict(self.weights), {"c": own})
 
     def step(self) -> None:
         """One random thing happens; what is decided is judged."""
-        kind = self.chance.choices(
-            ("submit", "settle", "pass", "cancel", "fail", "observe", "limited", "reload", "back"),
-            (35, 30, 20, 4, 4, 6, 0.2, 0.1, 0.5),
-        )[0]
+        kinds = (
+            "submit", "settle", "pass", "cancel", "fail", "observe", "limited", "reload", "back",
+            "night",
+        )  # fmt: skip
+        nights = 0.0 if self.rpd is None else 0.1
+        weights = (35, 30, 20, 4, 4, 6, 0.2, 0.1, 0.5, nights)
+        kind = self.chance.choices(kinds, weights)[0]
         events = getattr(self, f"_{kind}")()
         self._judge(events)
 
@@ -105,7 +115,7 @@ class LongRun:
         for _ in range(100_000):
             if not self.waiting and not self.flying:
                 return
-            self.now += 0.05
+            self.now += 0.05 if self.rpd is None else 1.0
             events: list[Event] = [self._end(unit_id) for unit_id in list(self.flying)]
             self._judge(events)
 
@@ -141,6 +151,10 @@ class LongRun:
 
     def _pass(self) -> list[Event]:
         self.now += self.chance.expovariate(20.0)
+        return []
+
+    def _night(self) -> list[Event]:
+        self.now += self.chance.random() * NIGHT_SECONDS
         return []
 
     def _back(self) -> list[Event]:
@@ -224,17 +238,17 @@ class LongRun:
             self.flying[grant.unit_id] = admitted
             self._own_begin(unit)
             self.own_waits += "tenant_limit" in grant.causes
+            self.day_waits += "day_kept" in grant.causes
             assert sum(grant.causes.values()) <= grant.wait_seconds + 6.0
             self.wait_seconds_max = max(self.wait_seconds_max, grant.wait_seconds)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_nothing_is_granted_that_the_provider_would_refuse(seed: int) -> None:
-    run = LongRun(seed)
+def played(seed: int, rpd: int | None = None) -> LongRun:
+    """All steps, and the end of what they began."""
+    run = LongRun(seed, rpd)
     for _ in range(STEPS):
         run.step()
     run.finish()
-
     assert not run.waiting, "nothing waits for ever"
     assert run.number == len(run.ended), "each unit ended, and once"
     assert 0 == run.scheduler.waiting_count == run.scheduler.in_flight_count
@@ -242,5 +256,23 @@ def test_nothing_is_granted_that_the_provider_would_refuse(seed: int) -> None:
     pool = run.scheduler.deployment("one").pool
     assert 0 == pool.slots.in_use
     assert run.world.counters.requests_admitted > STEPS / 10, "it was a run worth the name"
+    return run
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_nothing_is_granted_that_the_provider_would_refuse(seed: int) -> None:
+    run = played(seed)
+
     assert run.own_waits > STEPS / 200, "a tenant's own limits were felt"
     assert run.wait_seconds_max < 120, "and nobody waited beyond the bound"
+
+
+@pytest.mark.parametrize("seed", SEEDS_OF_DAYS)
+def test_neither_is_it_beyond_a_limit_of_the_day(seed: int) -> None:
+    run = played(seed, RPD)
+
+    days = run.now / 86_400
+    admitted = run.world.counters.requests_admitted
+    assert days > 3, "it was longer than a few days"
+    assert admitted > 0.6 * RPD * days, "and most of what they gave was used"
+    assert run.day_waits > STEPS / 1_000, "what was kept for urgent work was felt"
