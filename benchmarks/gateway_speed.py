@@ -1,6 +1,7 @@
 """What a call through the gateway costs, beside a proxy that does nothing but forward.
 
     ./dev run python benchmarks/gateway_speed.py [--rounds 5] [--count 4000] [--json]
+    ./dev run python benchmarks/gateway_speed.py --waiting 1,8000,19000
 
 Four servers are measured in one run, turn by turn, each with the same load from the same mock
 provider (``speed/``): the *reference*, a bare proxy on uvicorn and aiohttp, which all ratios are
@@ -13,7 +14,11 @@ under limits, usage, ledger and metrics on, without and with its request log.
 - **Latency**: at 100 requests a second, paced; each server's latencies of all rounds together.
 - **Memory**: resident bytes of the process tree with 1,000 streams open, against those before.
 - **Waiting**: CPU per call while so many other calls wait in the queue for a limit that lets
-  none of them go.
+  none of them go, and what each of them holds of the server's memory. Every caller who waits is an
+  open connection: the system's limit of open files (``ulimit -Hn``) bounds how many there can be,
+  here and in service. ``--waiting`` measures this alone, for as many as are named; the callers sit
+  in processes of their own, each with an address of its own (127.0.0.x), since one address has
+  28,000 ports.
 
 The exit code is 0 when everything that the project promises holds (``verdicts``).
 """
@@ -23,6 +28,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import socket
 import statistics
 import subprocess
@@ -30,7 +36,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,6 +50,8 @@ OURS = "penstock"
 CONNECTIONS = 16
 STREAMS_HELD = 1_000
 WAITING_COUNTS = (1, 100, 1_000, 8_000)
+WAITING_OF_ONE_PROCESS = 15_000
+FILES_BESIDE_CALLERS = 500
 WAITING_METRIC = "penstock_units_waiting{"
 START_SECONDS_MAX = 60.0
 RATIO_MIN = 0.7
@@ -54,7 +62,7 @@ HELD_MEGABYTES_MAX = 100.0
 CONFIGURATION = """
 [server]
 port = 0
-connections_max = 16_384
+connections_max = {connections}
 
 [store]
 path = "{store}"
@@ -171,23 +179,29 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def start_servers(stack: ExitStack, directory: Path) -> list[Server]:
+def start_servers(
+    stack: ExitStack, directory: Path, connections: int, *, only_ours: bool
+) -> list[Server]:
     """The mock provider, and what stands in front of it."""
     file = directory / "provider.port"
     provider = [sys.executable, str(HERE / "mock_provider.py"), str(file)]
     stack.enter_context(process(provider, first_core()))
     upstream = f"http://127.0.0.1:{port_in(file)}"
     servers = []
-    for name, client in ((REFERENCE, "aiohttp"), (REFERENCE_OWN, "own")):
+    references = () if only_ours else ((REFERENCE, "aiohttp"), (REFERENCE_OWN, "own"))
+    for name, client in references:
         file = directory / f"{client}.port"
         command = [sys.executable, str(HERE / "reference.py"), str(file), upstream, client]
         started = stack.enter_context(process(command, last_core()))
         servers.append(Server(name, port_in(file), started))
-    for name, level in ((OURS, "warning"), (f"{OURS}, logging", "info")):
+    logging = () if only_ours else ((f"{OURS}, logging", "info"),)
+    for name, level in ((OURS, "warning"), *logging):
         where = directory / name.replace(", ", "-")
         where.mkdir()
         config = where / "penstock.toml"
-        config.write_text(CONFIGURATION.format(store=where / "store", upstream=upstream))
+        config.write_text(
+            CONFIGURATION.format(store=where / "store", upstream=upstream, connections=connections)
+        )
         port = free_port()
         command = [sys.executable, "-m", "penstock", "serve", "--config", str(config)]
         command += ["--port", str(port), "--log-level", level]
@@ -273,24 +287,67 @@ def memory(servers: list[Server]) -> dict[str, Any]:
     return figures
 
 
-def waiting(servers: list[Server], count: int) -> dict[str, Any]:
-    """CPU microseconds of a call while so many others wait, for the server without a log."""
+def waiting(
+    servers: list[Server], rounds: int, count: int, waiting_counts: Sequence[int]
+) -> dict[str, Any]:
+    """CPU microseconds of a call while so many others wait, for the server without a log.
+
+    The counts take turns, and each is the least of its rounds; memory is that of the first round,
+    since what was taken is not given back.
+    """
     server = next(server for server in servers if server.name == OURS)
-    figures = {}
-    for waiting_count in WAITING_COUNTS:
-        spec = {"port": server.port, "count": waiting_count, "wait": True}
-        command = [sys.executable, str(HERE / "load.py"), json.dumps(spec)]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        with process(command, first_core(), **pipes) as started:
-            assert started.stdout is not None
-            if b"begun" not in started.stdout.readline():
-                raise SystemExit("the calls did not begin to wait")
-            wait_for(lambda n=waiting_count: queued(server) >= n - 2, f"{waiting_count} waiting")
-            rate = requests_per_cpu_second(server, count, stream=False)
-            started.communicate(b"\n")
-        wait_for(lambda: queued(server) == 0, "an empty queue")
-        figures[str(waiting_count)] = {"cpu_microseconds": 1e6 / rate}
+    requests_per_cpu_second(server, count, stream=False)
+    before = resident_bytes(server.process.pid)
+    figures: dict[str, Any] = {}
+    for _ in range(rounds):
+        for waiting_count in waiting_counts:
+            with callers_waiting(server, waiting_count):
+                held = (resident_bytes(server.process.pid) - before) / waiting_count
+                rate = requests_per_cpu_second(server, count, stream=False)
+            wait_for(lambda: queued(server) == 0, "an empty queue")
+            found = figures.setdefault(
+                str(waiting_count), {"cpu_microseconds": 1e6 / rate, "bytes_a_caller": held}
+            )
+            found["cpu_microseconds"] = min(found["cpu_microseconds"], 1e6 / rate)
     return figures
+
+
+@contextmanager
+def callers_waiting(server: Server, waiting_count: int) -> Iterator[None]:
+    """So many calls in the queue, from as many processes as their ports and files need."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with ExitStack() as stack:
+        holders = []
+        for number in range(-(-waiting_count // WAITING_OF_ONE_PROCESS)):
+            held = min(WAITING_OF_ONE_PROCESS, waiting_count - number * WAITING_OF_ONE_PROCESS)
+            spec = {
+                "port": server.port,
+                "count": held,
+                "wait": True,
+                "from": f"127.0.0.{number + 2}",
+            }
+            command = [sys.executable, str(HERE / "load.py"), json.dumps(spec)]
+            holders.append(stack.enter_context(process(command, first_core(), **pipes)))
+        for holder in holders:
+            assert holder.stdout is not None
+            if b"begun" not in holder.stdout.readline():
+                raise SystemExit("the calls did not begin to wait")
+        wait_for(lambda: queued(server) >= waiting_count - 2, f"{waiting_count} waiting")
+        yield
+        for holder in holders:
+            holder.communicate(b"\n")
+
+
+def waiting_counts_of(text: str) -> list[int]:
+    """Counts from the command line. Raises SystemExit for more than there can be."""
+    counts = [int(one) for one in text.split(",")]
+    _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if max(counts) > files - FILES_BESIDE_CALLERS:
+        raise SystemExit(
+            f"each caller is an open file of the server, of which the system allows {files}; "
+            "raise it with `ulimit -Hn`"
+        )
+    return counts
 
 
 def queued(server: Server) -> int:
@@ -336,12 +393,17 @@ def show(figures: dict[str, Any]) -> None:
     print(f"\nresident MB: before, with {STREAMS_HELD} streams open")
     for name, found in figures["memory"].items():
         print(f"  {name:<22} {found['before_mb']:8.1f} {found['with_streams_mb']:8.1f}")
-    print("\nCPU microseconds a call while others wait")
-    for count, found in figures["waiting"].items():
-        print(f"  {count:>6} waiting: {found['cpu_microseconds']:6.0f}")
+    show_waiting(figures["waiting"])
     print()
     for promise, holds in figures["verdicts"].items():
         print(f"  {'holds' if holds else 'FAILS'}  {promise}")
+
+
+def show_waiting(figures: dict[str, Any]) -> None:
+    print("\nwhile others wait: CPU microseconds a call, bytes of memory each of them holds")
+    for count, found in figures.items():
+        cost, held = found["cpu_microseconds"], found["bytes_a_caller"]
+        print(f"  {count:>6} waiting: {cost:6.0f}  {held:8.0f}")
 
 
 def main() -> int:
@@ -349,16 +411,29 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--count", type=int, default=4000, help="requests of one measurement")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument(
+        "--waiting",
+        metavar="COUNTS",
+        type=waiting_counts_of,
+        help="measure only what a call costs while so many others wait, such as 1,8000,19000",
+    )
     options = parser.parse_args()
+    waiting_counts = options.waiting or WAITING_COUNTS
     with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
-        servers = start_servers(stack, Path(directory))
+        connections = max(waiting_counts) + FILES_BESIDE_CALLERS
+        only_ours = options.waiting is not None
+        servers = start_servers(stack, Path(directory), connections, only_ours=only_ours)
         rounds, count = options.rounds, options.count
+        if options.waiting:
+            found = waiting(servers, min(rounds, 3), count, waiting_counts)
+            print(json.dumps(found)) if options.json else show_waiting(found)
+            return 0
         figures: dict[str, Any] = {
             "plain": throughput(servers, rounds, count, stream=False),
             "streams": throughput(servers, rounds, count // 4, stream=True),
             "latency": latency(servers, rounds),
             "memory": memory(servers),
-            "waiting": waiting(servers, count),
+            "waiting": waiting(servers, 1, count, waiting_counts),
         }
     figures["verdicts"] = verdicts(figures)
     if options.json:

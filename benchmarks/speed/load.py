@@ -1,10 +1,10 @@
 """Load over raw asyncio connections, cheap enough that the server is what is measured.
 
 Usage: ``load.py SPEC``; SPEC is JSON: ``{"port", "count", "connections", "stream", "rate",
-"hold", "wait"}``. ``rate`` (requests per second) paces arrivals evenly and independent of
+"hold", "wait", "from"}``. ``rate`` (requests per second) paces arrivals evenly and independent of
 answers; null sends each connection's next request after its last answer. ``hold`` opens ``count``
-streams that do not end, ``wait`` sends ``count`` calls to the model that lets none through; both
-print a line when all have begun, and wait for one on standard input.
+streams that do not end, ``wait`` sends ``count`` calls to the model that lets none through, from
+the address ``from``; both print a line when all have begun, and wait for one on standard input.
 Prints one JSON object: ``seconds``, ``answered``, ``failed``, ``latencies_ms`` (sorted).
 """
 
@@ -12,12 +12,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import struct
 import sys
 import time
 from typing import Any
 
 import uvloop
 
+IP_BIND_ADDRESS_NO_PORT = 24
+"""Linux's; Python has no name for it before 3.13."""
 PROMPT = "A question of usual length, with some context before it. " * 34
 
 
@@ -84,9 +88,17 @@ class Caller(asyncio.Protocol):
         return True
 
 
-async def _connect(port: int) -> Caller:
+async def _connect(port: int, address: str = "127.0.0.1") -> Caller:
     loop = asyncio.get_running_loop()
-    _, caller = await loop.create_connection(Caller, "127.0.0.1", port)
+    connected = socket.socket()
+    connected.settimeout(0)
+    # The port is chosen when the other end is known: else each bind looks for one that is free.
+    connected.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
+    # The end is a reset: an orderly one would keep the port for a minute.
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connected.bind((address, 0))
+    await loop.sock_connect(connected, ("127.0.0.1", port))
+    _, caller = await loop.create_connection(Caller, sock=connected)
     return caller
 
 
@@ -155,7 +167,7 @@ async def _waiting(spec: dict[str, Any]) -> list[float | None]:
     )
     callers = []
     for _ in range(spec["count"]):
-        caller = await _connect(spec["port"])
+        caller = await _connect(spec["port"], spec["from"])
         caller.transport.write(message)
         callers.append(caller)
     print("all have begun", flush=True)
