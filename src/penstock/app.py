@@ -80,7 +80,7 @@ from penstock.store.keys import KeyStore, Snapshot
 from penstock.store.ledger import Ledger, day_of, forget_old
 from penstock.store.owner import Owner
 from penstock.store.reader import Reader
-from penstock.store.tenants import tenants_in_force
+from penstock.store.tenants import overridden, tenants_in_force
 from penstock.store.threads import ThreadStore
 from penstock.store.writer import Writer
 from penstock.telemetry.metrics import CONTENT_TYPE, Metrics
@@ -311,6 +311,9 @@ class Service:
         self._batches.adopt(config)
         self._pool.adopt(config.classes)
         self._dispatcher.post(Replanned(plan_of(config)))
+        if self._stored is not None:
+            for line in overridden(self._loaded.config.tenants, self._stored.tenants):
+                _log.warning("%s", line)
 
     async def _begin_budgets(self) -> None:
         """Count on from what the ledger says of this month. Raises StoreError."""

@@ -19,7 +19,7 @@ from penstock.cli.shared import (
     print_table,
 )
 from penstock.config.checked import checked_tenant
-from penstock.config.model import Config, TenantTable
+from penstock.config.model import EVERY_TENANT, Config, KeyRights, TenantTable
 from penstock.store.changes import differences
 from penstock.store.keys import KeyStore
 from penstock.store.tenants import tenant_view
@@ -44,7 +44,7 @@ def list_(config_file: Path | None, as_json: bool) -> None:  # noqa: FBT001 - cl
     config = configured(config_file)
     with opened_store(config) as store:
         names = {*config.tenants, *(tenant.name for tenant in store.tenants())}
-        names |= _with_keys(config, store)
+        names |= _named_by_keys(config, store)
         views = [_view(name, config, store) for name in sorted(names)]
     if as_json:
         click.echo(json.dumps(views, indent=2))
@@ -92,8 +92,8 @@ def set_(name: str, config_file: Path | None, **options: Any) -> None:
         before = _view(name, config, store)
         store.set_tenant(name, fields)
         _say(name, before, _view(name, config, store))
-        if name not in _with_keys(config, store):
-            click.echo("No key belongs to this tenant yet.", err=True)
+        if name not in _named_by_keys(config, store):
+            click.echo("No key names this tenant yet.", err=True)
 
 
 @tenants.command()
@@ -112,10 +112,12 @@ def reset(name: str, field: tuple[str, ...], config_file: Path | None) -> None:
         _say(name, before, _view(name, config, store))
 
 
-def _with_keys(config: Config, store: KeyStore) -> set[str]:
-    """The tenants that have a key."""
-    stored = {key.rights.tenant for key in store.all() if key.revoked_at is None}
-    return stored | {key.tenant for key in config.keys.values()}
+def _named_by_keys(config: Config, store: KeyStore) -> set[str]:
+    """The tenants that have a key, or that one may act for."""
+    stored = [key.rights for key in store.all() if key.revoked_at is None]
+    keys: list[KeyRights] = [*config.keys.values(), *stored]
+    named = {key.tenant for key in keys}.union(*(key.acts_for for key in keys))
+    return named - {EVERY_TENANT}
 
 
 def _view(name: str, config: Config, store: KeyStore) -> dict[str, Any]:

@@ -28,6 +28,8 @@ NonNegativeInt: TypeAlias = Annotated[int, Meta(ge=0)]
 Text: TypeAlias = Annotated[str, Meta(min_length=1)]
 Identifier: TypeAlias = Annotated[str, Meta(pattern=IDENTIFIER_PATTERN)]
 """Names that may stand in headers, metrics and paths: nothing else is ever copied there."""
+EVERY_TENANT = "*"
+"""What stands in ``acts_for`` for all tenants; no tenant can be called so."""
 ActedFor: TypeAlias = Annotated[str, Meta(pattern=ACTED_FOR_PATTERN)]
 ImportPath: TypeAlias = Annotated[str, Meta(pattern=IMPORT_PATTERN)]
 ApiVersion: TypeAlias = Annotated[str, Meta(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}(-preview)?\Z")]

@@ -18,15 +18,13 @@ from typing import Final, TypeAlias
 
 import msgspec
 
+from penstock.config.model import EVERY_TENANT
 from penstock.errors import Unauthenticated
 
 KEY_CHARACTERS_MAX: Final = 512
 """A longer credential is no key of ours: it is not even hashed."""
 KNOWN_MAX: Final = 10_000
 """So many keys that have been used are found by a faster digest."""
-
-EVERY_TENANT: Final = "*"
-"""What stands in ``acts_for`` for all tenants; no tenant can be called so."""
 
 _MESSAGE: Final = (
     "The API key is missing or not known. "

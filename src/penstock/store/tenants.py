@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
@@ -92,6 +92,20 @@ def tenants_in_force(
             file.get(tenant.name, _DEFAULT), **tenant.fields
         )
     return found
+
+
+def overridden(file: Mapping[str, TenantTable], stored: Iterable[StoredTenant]) -> Iterator[str]:
+    """A line for each value of the file that something else stands above."""
+    for tenant in stored:
+        table = file.get(tenant.name, _DEFAULT)
+        for field, value in tenant.fields.items():
+            stated = getattr(table, field)
+            if stated not in (value, getattr(_DEFAULT, field)):
+                yield (
+                    f"tenant {tenant.name}: {field} {json.dumps(value)}, which was set, stands "
+                    f"above the file's {json.dumps(stated)}; `penstock tenants reset "
+                    f"{tenant.name} {field}` has the file hold again"
+                )
 
 
 def tenant_view(

@@ -152,12 +152,15 @@ def test_budgets_refuse_or_warn_from_the_answer_on(place, client) -> None:
 def test_what_a_command_sets_counts_within_a_second_and_after_a_reload_and_a_restart(
     place, client, poll
 ) -> None:
-    assert place.command("tenants", "set", "team", "--budget-month-tokens", "0") == 0
+    wish = ("--budget-month-tokens", "0", "--rpm", "90")
+    assert place.command("tenants", "set", "team", *wish) == 0
     poll(lambda: place.call().status_code == 402, 5)
 
     place.process.process.send_signal(signal.SIGHUP)
     poll(lambda: any(line["message"] == "reload taken" for line in place.process.logged()))
     assert place.call().status_code == 402
+    warned = [one["message"] for one in place.process.logged() if one["level"] == "warning"]
+    assert [one for one in warned if one.startswith("tenant team: rpm 90.0, which was set, stands")]
     place.stop()
     place.start()
     assert place.call().status_code == 402

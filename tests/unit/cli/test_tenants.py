@@ -22,7 +22,7 @@ def test_what_is_set_holds_above_the_file_until_it_is_reset(penstock: Penstock) 
     assert done[:2] == (0, "")
     assert done[2] == (
         "The tenant team: rpm 60.0 -> null, tpm null -> 900.0, budget_month_usd null -> 5.0, "
-        "budget_hard true -> false.\nNo key belongs to this tenant yet.\n"
+        "budget_hard true -> false.\nNo key names this tenant yet.\n"
     )
     assert (shown["rpm"], shown["tpm"], shown["weight"]) == (None, 900.0, 2.0)
     assert shown["budget_month_usd"] == 5.0
@@ -41,7 +41,9 @@ def test_what_is_set_holds_above_the_file_until_it_is_reset(penstock: Penstock) 
 
 def test_the_list_names_those_of_tables_keys_and_store(penstock: Penstock) -> None:
     Path("penstock.toml").write_text(FILE)
-    penstock("keys", "create", "ci", "--tenant", "of-a-key")
+    penstock(
+        "keys", "create", "ci", "--tenant", "of-a-key", "--acts-for", "others", "--acts-for", "*"
+    )
     penstock("tenants", "set", "of-the-store", "--concurrency", "3")
     head, *rows = penstock("tenants", "list")[1].splitlines()
     listed = json.loads(penstock("tenants", "list", "--json")[1])
@@ -50,9 +52,10 @@ def test_the_list_names_those_of_tables_keys_and_store(penstock: Penstock) -> No
     assert [row.split()[:5] for row in rows] == [
         ["of-a-key", "1", "-", "-", "-"],
         ["of-the-store", "1", "-", "-", "3"],
+        ["others", "1", "-", "-", "-"],
         ["team", "2", "60", "-", "-"],
     ]
-    assert [one["name"] for one in listed] == ["of-a-key", "of-the-store", "team"]
+    assert [one["name"] for one in listed] == ["of-a-key", "of-the-store", "others", "team"]
 
 
 def test_without_tenants_there_is_a_hint_and_no_store_is_made(penstock: Penstock) -> None:
