@@ -7,11 +7,11 @@ import math
 from penstock.limits.charge import admission_amounts
 from penstock.limits.days import Asker
 from penstock.limits.pool import Pool
-from penstock.scheduler.events import Limited, Observed, Overloaded
+from penstock.scheduler.events import KeyRefused, Limited, Observed, Overloaded, Restored
 from penstock.scheduler.explain import CONCURRENT, DAY_KEPT, PAUSE, REFILL, SLOW_START
-from penstock.scheduler.health import Health
+from penstock.scheduler.health import Health, Trouble
 from penstock.scheduler.plan import DeploymentPlan
-from penstock.units import CONCURRENCY, OTPM, Amounts, Estimate
+from penstock.units import CONCURRENCY, OTPM, Amounts, Estimate, LimitName
 
 PAUSE_SECONDS_UNKNOWN = 1.0
 """After a 429 for a limit that names no time."""
@@ -73,22 +73,35 @@ class Deployment:
             return ready_at, PAUSE
         return ready_at, REFILL[limit]
 
-    def learn(self, event: Observed | Limited | Overloaded, now: float) -> None:
+    def learn(
+        self, event: Observed | Limited | Overloaded | KeyRefused | Restored, now: float
+    ) -> None:
         """Take in what the provider said of its limits or of itself."""
+        if isinstance(event, Observed):
+            for reading in event.readings:
+                self.pool.observe(reading, sent_at=event.sent_at, now=now)
+            if event.accepted:
+                self.health.accepted(now)
+            return
         match event:
-            case Observed(_, sent_at, readings, accepted):
-                for reading in readings:
-                    self.pool.observe(reading, sent_at=sent_at, now=now)
-                if accepted:
-                    self.health.accepted(now)
             case Limited(_, pause_seconds, limit):
-                brief = PAUSE_SECONDS_UNKNOWN if pause_seconds is None else pause_seconds
-                if limit is not None and self.pool.pause(limit, now + brief, now):
-                    return
-                if self.pool.buckets:
-                    # Its limits are known and had room: whatever this was, it is no limit.
-                    self.health.overloaded(pause_seconds, now)
-                else:
-                    self.health.limited(now + brief, now)
+                self._limited(pause_seconds, limit, now)
             case Overloaded(_, pause):
                 self.health.overloaded(pause, now)
+                if self.health.is_failing:
+                    self.health.take_out(Trouble.FAILING, now)
+            case KeyRefused(_, has_quota):
+                trouble = Trouble.KEY_REFUSED if has_quota else Trouble.NO_QUOTA
+                self.health.take_out(trouble, now)
+            case Restored():
+                self.health.restore()
+
+    def _limited(self, pause_seconds: float | None, limit: LimitName | None, now: float) -> None:
+        brief = PAUSE_SECONDS_UNKNOWN if pause_seconds is None else pause_seconds
+        if limit is not None and self.pool.pause(limit, now + brief, now):
+            return
+        if self.pool.buckets:
+            # Its limits are known and had room: whatever this was, it is no limit.
+            self.health.overloaded(pause_seconds, now)
+        else:
+            self.health.limited(now + brief, now)

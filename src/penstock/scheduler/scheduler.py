@@ -8,9 +8,10 @@ an argument and order comes from a sequence, so the same events give the same de
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from heapq import heapify, heappop, heappush
 from itertools import count
+from typing import ClassVar
 
 import msgspec
 
@@ -41,7 +42,6 @@ from penstock.scheduler.events import (
 )
 from penstock.scheduler.explain import Cause
 from penstock.scheduler.fairness import COMPACT_ENDED_MIN
-from penstock.scheduler.health import Trouble
 from penstock.scheduler.plan import Plan
 from penstock.scheduler.predict import predicted_wait_seconds, units_ahead
 from penstock.scheduler.steps import ChainSteps
@@ -49,15 +49,12 @@ from penstock.scheduler.waiting import Waiting
 from penstock.units import Amounts, Grant, Unit, Usage
 
 
-class Flight:
+class Flight(msgspec.Struct, frozen=True, eq=False):
     """A granted unit that has not ended: what it holds and where."""
 
-    __slots__ = ("granted_at", "placement", "waiting")
-
-    def __init__(self, waiting: Waiting, placement: Placement, granted_at: float) -> None:
-        self.waiting = waiting
-        self.placement = placement
-        self.granted_at = granted_at
+    waiting: Waiting
+    placement: Placement
+    granted_at: float
 
 
 class Scheduler:
@@ -82,19 +79,22 @@ class Scheduler:
         """Take what happened, decide what goes now. Cost: O(log n) an event and a grant."""
         decisions = Decisions(grants=[], refusals=[], evictions=[])
         for event in events:
-            self._take(event, decisions, now)
-        self._evict_expired(decisions, now)
+            self._take[type(event)](self, event, decisions, now)
+        if self._deadlines:
+            self._evict_expired(decisions, now)
         self._allowances.release_due(now)
         wake_at = math.inf
         for domain in self.domains:
             granted, domain_wake_at = domain.pump(now)
-            wake_at = min(wake_at, domain_wake_at)
+            if domain_wake_at < wake_at:
+                wake_at = domain_wake_at
             for waiting, placement in granted:
                 decisions.grants.append(self._fly(waiting, placement, now))
         wake_at = min(wake_at, self._allowances.wake_at)
-        if self._deadlines:
-            wake_at = min(wake_at, self._deadlines[0][0])
-        decisions.wake_at = None if math.isinf(wake_at) else wake_at
+        if self._deadlines and self._deadlines[0][0] < wake_at:
+            wake_at = self._deadlines[0][0]
+        if wake_at < math.inf:
+            decisions.wake_at = wake_at
         return decisions
 
     @property
@@ -189,44 +189,22 @@ class Scheduler:
             return None
         return units_ahead(self._domain_of[waiting.unit.model], waiting) + 1
 
-    def _take(self, event: Event, decisions: Decisions, now: float) -> None:
-        match event:
-            case Submitted(unit):
-                refusal = self._submit(unit, now)
-                if refusal is not None:
-                    decisions.refusals.append(refusal)
-            case Settled(unit_id, usage):
-                self._settle(unit_id, usage, now)
-            case Failed():
-                self._fail(event, now)
-            case Cancelled():
-                self._cancel(event, now)
-            case Replanned(plan):
-                self._replan(plan, decisions, now)
-            case TenantsReplanned(weights, limits):
-                self._replan_tenants(weights, limits, now)
-            case _:
-                deployment = self._deployments.get(event.deployment)
-                if deployment is not None:
-                    self._learn(deployment, event, now)
-                    self._domain_of[deployment.plan.models[0]].changed()
+    def _take_submitted(self, event: Submitted, decisions: Decisions, now: float) -> None:
+        refusal = self._submit(event.unit, now)
+        if refusal is not None:
+            decisions.refusals.append(refusal)
 
-    def _learn(
+    def _take_news(
         self,
-        deployment: Deployment,
         event: Observed | Limited | Overloaded | KeyRefused | Restored,
+        _decisions: Decisions,
         now: float,
     ) -> None:
-        match event:
-            case KeyRefused(_, has_quota):
-                trouble = Trouble.KEY_REFUSED if has_quota else Trouble.NO_QUOTA
-                deployment.health.take_out(trouble, now)
-            case Restored():
-                deployment.health.restore()
-            case _:
-                deployment.learn(event, now)
-                if isinstance(event, Overloaded) and deployment.health.is_failing:
-                    deployment.health.take_out(Trouble.FAILING, now)
+        """What a provider has said, or what is known of its key."""
+        deployment = self._deployments.get(event.deployment)
+        if deployment is not None:
+            deployment.learn(event, now)
+            self._domain_of[deployment.plan.models[0]].changed()
 
     def _submit(self, unit: Unit, now: float) -> Refusal | None:
         """Admit a unit, or say why not. The unit's id must be new."""
@@ -268,37 +246,36 @@ class Scheduler:
         self._domain_of[waiting.unit.model].remove(waiting, now)
 
     def _fly(self, waiting: Waiting, placement: Placement, now: float) -> Grant:
-        del self._waiting[waiting.unit.unit_id]
-        self._flights[waiting.unit.unit_id] = Flight(waiting, placement, now)
+        unit_id = waiting.unit.unit_id
+        del self._waiting[unit_id]
+        self._flights[unit_id] = Flight(waiting, placement, now)
         waiting.attempt += 1
         return Grant(
-            unit_id=waiting.unit.unit_id,
-            deployment=placement.deployment.plan.name,
-            reservation=placement.amounts,
-            granted_at=now,
-            wait_seconds=now - waiting.submitted_at,
-            attempt=waiting.attempt,
-            causes=dict(waiting.causes or ()),
+            unit_id,
+            placement.deployment.plan.name,
+            placement.amounts,
+            now,
+            now - waiting.submitted_at,
+            waiting.attempt,
+            dict(waiting.causes or ()),
         )
 
-    def _settle(self, unit_id: str, usage: Usage | None, now: float) -> None:
-        flight = self._land(unit_id)
+    def _settle(self, event: Settled, _decisions: Decisions, now: float) -> None:
+        flight = self._land(event.unit_id)
         if flight is None:
             return
-        reserved = flight.placement.amounts
-        charge = flight.placement.deployment.plan.charge
-        charged = reserved if usage is None else settled_amounts(charge, reserved, usage)
-        deployment, unit = flight.placement.deployment, flight.waiting.unit
-        pool = flight.placement.pool
+        usage, placement, unit = event.usage, flight.placement, flight.waiting.unit
+        deployment, pool, charged = placement.deployment, placement.pool, placement.amounts
         deployment.health.succeeded(now)
         if usage is not None:
+            charged = settled_amounts(deployment.plan.charge, charged, usage)
             deployment.produced(unit.class_name, unit.estimate, usage.tokens_output)
             if pool.production is not None and usage.tokens_output > 0:
                 pool.production.pace.learn(usage.tokens_output, now - flight.granted_at)
         self._pay(flight, charged, now)
         self._pay_own(flight, usage, now, stands=True)
 
-    def _fail(self, event: Failed, now: float) -> None:
+    def _fail(self, event: Failed, _decisions: Decisions, now: float) -> None:
         flight = self._land(event.unit_id)
         if flight is None:
             return
@@ -318,7 +295,7 @@ class Scheduler:
             domain.price(again)
             self._enqueue(domain, again, now)
 
-    def _cancel(self, event: Cancelled, now: float) -> None:
+    def _cancel(self, event: Cancelled, _decisions: Decisions, now: float) -> None:
         waiting = self._waiting.get(event.unit_id)
         if waiting is not None:
             self._dequeue(waiting, now)
@@ -340,23 +317,23 @@ class Scheduler:
         flight = self._flights.pop(unit_id, None)
         if flight is not None:
             flight.placement.deployment.health.in_flight -= 1
-            for domain in self._domains_of_ending(flight):
+            unit = flight.waiting.unit
+            domain = self._domain_of.get(unit.model)
+            if domain is not None:
                 domain.changed()
-            queue = self._class_queue(flight.waiting)
-            if queue is not None:
-                queue.in_flight -= 1
+                domain.class_queue(unit.class_name).in_flight -= 1
+            else:
+                # Its model is served no more: where it makes room is not known.
+                for each in self.domains:
+                    each.changed()
         return flight
-
-    def _domains_of_ending(self, flight: Flight) -> list[Domain]:
-        """Where an ending makes room; everywhere, if its model is served no more."""
-        domain = self._domain_of.get(flight.waiting.unit.model)
-        return self.domains if domain is None else [domain]
 
     def _pay(self, flight: Flight, charged: Amounts, now: float) -> None:
         """Replace the reservation by what was charged, in the limits and in fairness."""
-        pool, reserved = flight.placement.pool, flight.placement.amounts
+        placement = flight.placement
+        pool = placement.pool
         charged = pool.bounded(charged)
-        pool.settle(reserved, charged, flight.granted_at, now, flight.placement.answer)
+        pool.settle(placement.amounts, charged, flight.granted_at, now, placement.answer)
         queue = self._class_queue(flight.waiting)
         if queue is not None:
             difference_seconds = pool.cost_seconds(charged) - flight.waiting.cost_seconds
@@ -388,8 +365,9 @@ class Scheduler:
             self._deadlines = [entry for entry in self._deadlines if entry[2].is_waiting]
             heapify(self._deadlines)
 
-    def _replan(self, plan: Plan, decisions: Decisions, now: float) -> None:
+    def _replan(self, event: Replanned, decisions: Decisions, now: float) -> None:
         """Take over a changed configuration; what waits keeps its place, what flies flies on."""
+        plan = event.plan
         waiting_before = sorted(self._waiting.values(), key=lambda waiting: waiting.key)
         self._waiting.clear()
         self._deadlines.clear()
@@ -407,10 +385,9 @@ class Scheduler:
             if queue is not None:
                 queue.in_flight += 1
 
-    def _replan_tenants(
-        self, weights: dict[str, float], limits: dict[str, LimitsPlan], now: float
-    ) -> None:
+    def _replan_tenants(self, event: TenantsReplanned, _decisions: Decisions, now: float) -> None:
         """Take over other weights and limits of tenants, and leave all else as it is."""
+        weights, limits = event.weights, event.limits
         self.plan = msgspec.structs.replace(self.plan, tenant_weights=weights, tenant_limits=limits)
         self._allowances.adopt(limits, now)
         for domain in self.domains:
@@ -453,6 +430,20 @@ class Scheduler:
             for deployment in domain.deployments
             for model in deployment.plan.models
         }
+
+    _take: ClassVar[dict[type[Event], Callable[..., None]]] = {
+        Submitted: _take_submitted,
+        Settled: _settle,
+        Failed: _fail,
+        Cancelled: _cancel,
+        Replanned: _replan,
+        TenantsReplanned: _replan_tenants,
+        Observed: _take_news,
+        Limited: _take_news,
+        Overloaded: _take_news,
+        KeyRefused: _take_news,
+        Restored: _take_news,
+    }
 
 
 def _eviction(waiting: Waiting, reason: EvictionReason, now: float) -> Eviction:
