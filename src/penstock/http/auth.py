@@ -33,7 +33,9 @@ _MESSAGE: Final = (
 
 
 class Principal(msgspec.Struct, frozen=True):
-    """What a key may do; made from configuration, never from a request."""
+    """What a key may do. A request can choose nothing of it but which tenant it is for, among
+    those that the key may act for (``delegation``).
+    """
 
     key_id: str
     tenant: str

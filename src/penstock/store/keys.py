@@ -268,7 +268,7 @@ class NoSuchKey(NotStored):
     def __init__(self, name: str) -> None:
         super().__init__(
             f"there is no stored key {name} in force; `penstock keys list` shows those there "
-            "are (a key of the configuration file ends by removing its table)"
+            "are (a key of the configuration file is changed and ended there)"
         )
 
 

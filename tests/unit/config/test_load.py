@@ -408,10 +408,14 @@ def test_a_key_outside_the_file_obeys_the_rules_of_one_inside() -> None:
     config = load_tables(None)
 
     assert checked_key("ci", {"tenant": "t", "chains": ["haiku"]}, config).chains == ["haiku"]
+    assert checked_key("ci", {"tenant": "t", "acts_for": ["a", "*"]}, config).acts_for == ["a", "*"]
     for name, fields, rule in (
         ("ci", {"tenant": "t", "class": "interactive", "ceiling": "batch"}, "above the key's"),
         ("ci", {"tenant": "t", "models": ["gpt"]}, "there is no such served model; known: sandbox"),
         ("ci", {"tenant": "a\nb"}, "must be a name"),
+        ("ci", {"tenant": "t", "acts_for": ["a b"]}, "must be the name of a tenant"),
+        ("ci", {"tenant": "t", "acts_for": "a"}, "must be a list"),
+        ("ci", {"tenant": "*"}, "must be a name"),
         ("a b", {"tenant": "t"}, "must be a name"),
     ):
         with pytest.raises(ConfigError, match=rule):

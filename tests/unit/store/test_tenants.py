@@ -14,7 +14,7 @@ from penstock.config.model import KeyRights, TenantTable
 from penstock.errors import PenstockError
 from penstock.store.changes import changes
 from penstock.store.keys import KeyStore, NothingSet, Snapshot, changed_key
-from penstock.store.tenants import StoredTenant, tenant_view, tenants_in_force
+from penstock.store.tenants import StoredTenant, overridden, tenant_view, tenants_in_force
 
 FILE = {"team": TenantTable(weight=2.0, rpm=60.0), "other": TenantTable()}
 VALUES = st.none() | st.integers(1, 9).map(float)
@@ -86,6 +86,14 @@ def test_each_field_is_as_it_was_set_else_as_the_file_has_it_and_the_view_says_w
         source = "file" if field in ("weight", "rpm") else "default"
         assert getattr(held["team"], field) == view[field] == expected
         assert view["sources"][field] == ("store" if field in fields else source)
+
+
+def test_an_operator_is_told_which_values_of_the_file_do_not_hold() -> None:
+    fields = {"rpm": None, "weight": 2.0, "tpm": 5.0}
+    (line,) = overridden(FILE, [StoredTenant("team", fields, 1.0)])
+
+    assert line.startswith("tenant team: rpm null, which was set, stands above the file's 60.0; ")
+    assert "penstock tenants reset team rpm" in line
 
 
 def test_a_tenant_that_no_file_names_has_the_defaults_beside_what_was_set() -> None:
