@@ -87,11 +87,12 @@ def test_a_spent_budget_refuses_with_402_also_after_a_kill(
     store = tmp_path / "state"
     config = CONFIG.replace("{url}", fast_sandbox().url).replace("{store}", str(store))
     service = serve(config, **ENVIRONMENT)
-    client = openai.OpenAI(base_url=f"{service.url}/v1", api_key=ENVIRONMENT["POOR_KEY"])
-    messages = anthropic.Anthropic(base_url=service.url, api_key=ENVIRONMENT["POOR_KEY"])
-
-    assert 1 <= spend(client) <= 8
-    with pytest.raises(anthropic.APIStatusError) as caught:
+    with openai.OpenAI(base_url=f"{service.url}/v1", api_key=ENVIRONMENT["POOR_KEY"]) as client:
+        assert 1 <= spend(client) <= 8
+    with (
+        anthropic.Anthropic(base_url=service.url, api_key=ENVIRONMENT["POOR_KEY"]) as messages,
+        pytest.raises(anthropic.APIStatusError) as caught,
+    ):
         messages.messages.create(**BODY)
     assert caught.value.status_code == 402
     assert caught.value.body["error"]["type"] == "billing_error"
