@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import NoReturn
 
@@ -126,9 +126,17 @@ class Answer:
             return msgspec.structs.replace(usage, service_tier=self.tier_sent)
         return usage
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """The answer as it comes. Raises CallError where the provider fails or breaks off."""
-        yield self.body or b""
+    async def pass_to(
+        self,
+        write: Callable[[bytes], bool],
+        drained: Callable[[], Awaitable[None]],  # noqa: ARG002 - a stream's
+    ) -> None:
+        """Give the answer to ``write`` as it comes, which says whether more may be sent at once.
+
+        Where not, ``drained`` is waited for. Raises CallError where the provider fails or
+        breaks off, and what ``write`` raises.
+        """
+        write(self.body or b"")
 
     def close(self) -> None:
         """Give the connection back, or cut it where the answer is not complete."""
@@ -183,13 +191,26 @@ class StreamedAnswer(Answer):
                 failure = self._reader.failure or Failure(FailureKind.UNAVAILABLE)
                 raise AttemptFailed(failure, error) from None
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """The stream as it comes. Raises CallError where the provider fails or breaks off."""
-        yield self._first
+    async def pass_to(
+        self, write: Callable[[bytes], bool], drained: Callable[[], Awaitable[None]]
+    ) -> None:
+        """The same of a stream; from one piece to the next no task runs."""
+        reader = self._reader
+
+        def take(chunk: bytes) -> bool:
+            piece = reader.feed(chunk)
+            has_room = write(piece) if piece else True
+            return has_room and not reader.finished and reader.failure is None
+
+        write(self._first)
         while not self.is_complete:
+            if not reader.finished and reader.failure is None:
+                await drained()
+                await self._response.flow(take)
+            await drained()
             piece = await self._next_piece()
             if piece:
-                yield piece
+                write(piece)
 
     def close(self) -> None:
         """Give the connection back, or cut it: that is how a provider learns of a hang-up."""

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from penstock.dispatch.connection import READ_BYTES_MAX, Connection, UpstreamFault
+from penstock.dispatch.connection import READ_BYTES_MAX, Connection, Sink, UpstreamFault
 from penstock.errors import UpstreamInvalid
 
 __all__ = ["READ_BYTES_MAX", "Timeouts", "Upstream", "UpstreamFault", "UpstreamResponse"]
@@ -100,6 +100,14 @@ class UpstreamResponse:
             return _nothing()
         connection.silent_until = min(self._ends_at, self._pool.time() + self._idle_seconds)
         return connection.chunk()
+
+    async def flow(self, sink: Sink) -> None:
+        """Give each piece to ``sink`` as it comes, until ``chunk`` must be asked."""
+        if self._connection is not None:
+            self._connection.silent_until = min(
+                self._ends_at, self._pool.time() + self._idle_seconds
+            )
+            await self._connection.flow(sink, self._idle_seconds, self._ends_at)
 
     async def body(self, bytes_max: int = BODY_BYTES_MAX) -> bytes:
         """The whole answer. Raises UpstreamFault, UpstreamInvalid where it passes the cap."""

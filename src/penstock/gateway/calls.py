@@ -337,8 +337,7 @@ class GatewayCalls:
                 if not exchange.started:
                     exchange.response_headers.update(STREAM_HEADERS)
                     await exchange.start(200, "text/event-stream")
-                async for piece in answer.chunks():
-                    await exchange.write(piece)
+                await answer.pass_to(exchange.pass_on, exchange.drained)
             finally:
                 _note_usage(exchange, asked, answer)
         return None

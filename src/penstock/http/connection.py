@@ -32,7 +32,8 @@ import httptools
 from penstock.config.model import ServerTable
 from penstock.errors import CallError, InvalidRequest
 from penstock.http.error_body import ErrorShape, render
-from penstock.http.line import Application, HangUp, Message, Scope
+from penstock.http.line import Application, HangUp, Scope
+from penstock.http.turn import STATUS_LINES, Turn
 
 IDLE_SECONDS_MAX: Final = 75.0
 """How long an idle connection is kept: longer than the 60 s of common load balancers, so that
@@ -50,21 +51,6 @@ BODY_BYTES_HELD_MAX: Final = 64 * 1024
 """Of a body that nobody has asked for yet; then reading stops until somebody does."""
 
 _log = logging.getLogger("penstock.http")
-
-_CLOSE: Final = b"connection: close\r\n"
-_CHUNKED: Final = b"transfer-encoding: chunked\r\n"
-
-
-def _status_line(status: int) -> bytes:
-    try:
-        phrase = HTTPStatus(status).phrase
-    except ValueError:
-        phrase = ""
-    return f"HTTP/1.1 {status} {phrase}\r\n".encode("ascii")
-
-
-_STATUS_LINES: Final = {status: _status_line(status) for status in range(100, 600)}
-_BODILESS: Final = (204, 304)
 
 
 class _Refused(Exception):
@@ -86,179 +72,6 @@ class Listener:
         self.date_line = b""
         self.connections: set[Connection] = set()
         self.tasks: set[asyncio.Task[None]] = set()
-
-
-class Turn:
-    """One request on a connection: a ``Line``. Its body comes in, its answer goes out.
-
-    ``receive`` and ``send`` are ASGI's, for an app that is no Door.
-    """
-
-    __slots__ = (
-        "_connection",
-        "_expects_continue",
-        "_has_news",
-        "_head",
-        "_is_chunked",
-        "_is_head",
-        "_left",
-        "_pieces",
-        "_waiter",
-        "hang_up",
-        "held_bytes",
-        "is_answered",
-        "is_gone",
-        "is_started",
-        "keeps_alive",
-        "more_body",
-        "scope",
-    )
-
-    def __init__(
-        self, connection: Connection, scope: Scope, *, keeps_alive: bool, expects_continue: bool
-    ) -> None:
-        self._connection = connection
-        self.hang_up = connection.hang_up
-        self.scope = scope
-        self.keeps_alive = keeps_alive
-        self.more_body = True
-        self.held_bytes = 0
-        self.is_started = False
-        self.is_answered = False
-        self.is_gone = False
-        self._expects_continue = expects_continue
-        self._pieces: list[bytes] = []
-        self._has_news = False
-        self._waiter: asyncio.Future[None] | None = None
-        self._is_head = scope["method"] == "HEAD"
-        self._is_chunked = False
-        self._left = 0
-        self._head = b""
-
-    # The request.
-
-    def take(self, piece: bytes) -> None:
-        """A piece of the body has come."""
-        self._pieces.append(piece)
-        self.held_bytes += len(piece)
-        self.tell()
-
-    def tell(self) -> None:
-        """Something has happened: whoever waits in ``receive`` is to look."""
-        self._has_news = True
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    def whole_body(self) -> bytes | None:
-        """The body, once; None where some of it is still to come, or nobody sends it."""
-        return None if self.more_body or self.is_gone else self._taken()
-
-    async def receive(self) -> Message:
-        """The next piece of the body, or, when there is none, the end."""
-        connection = self._connection
-        if self._expects_continue:
-            self._expects_continue = False
-            connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        if not self.is_gone and not self.is_answered:
-            connection.resume_reading()
-            while not self._has_news:
-                self._waiter = connection.loop.create_future()
-                try:
-                    await self._waiter
-                finally:
-                    self._waiter = None
-            self._has_news = False
-        if self.is_gone or self.is_answered:
-            return {"type": "http.disconnect"}
-        return {"type": "http.request", "body": self._taken(), "more_body": self.more_body}
-
-    def _taken(self) -> bytes:
-        pieces, self._pieces = self._pieces, []
-        self.held_bytes = 0
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-    # The answer.
-
-    def is_closing(self) -> bool:
-        """Whether nothing reaches the caller any more."""
-        return self.is_gone or self._connection.transport.is_closing()
-
-    def close(self) -> None:
-        """End the connection under an unfinished answer."""
-        self._connection.transport.close()
-
-    def begin(self, status: int, headers: Mapping[str, str], length: int | None) -> None:
-        """Send the head; that of a body which follows at once goes with it."""
-        self._begin(status, [f"{name}: {value}\r\n" for name, value in headers.items()], length)
-
-    def _begin(self, status: int, lines: list[str], length: int | None) -> None:
-        fields = "".join(lines)
-        if fields.count("\n") != len(lines) or fields.count("\r") != len(lines):
-            raise ValueError("a header's name or value holds a line break")
-        self.is_started = True
-        self._expects_continue = False
-        if self.more_body:
-            self.keeps_alive = False  # what is still to come of the body has no bound
-        framing = b""
-        if length is not None:
-            framing = b"content-length: %d\r\n" % length
-            self._left = length
-        elif not self._is_head and status not in _BODILESS:
-            self._is_chunked = True
-            framing = _CHUNKED
-        self._head = b"%b%b%b%b%b\r\n" % (
-            _STATUS_LINES[status],
-            self._connection.listener.date_line,
-            fields.encode("latin-1"),
-            framing,
-            b"" if self.keeps_alive else _CLOSE,
-        )
-        if length is None and not self.is_gone:
-            self._connection.transport.write(self._head)
-            self._head = b""
-
-    async def write(self, chunk: bytes, *, is_last: bool) -> None:
-        """Send a piece of the body; waits while the caller reads slower than we write."""
-        connection = self._connection
-        if connection.writable is not None and not self.is_gone:
-            await connection.writable.wait()
-        if self.is_gone:
-            return
-        if self._is_chunked:
-            if chunk:
-                chunk = b"%x\r\n%b\r\n" % (len(chunk), chunk)
-            if is_last:
-                chunk += b"0\r\n\r\n"
-        elif self._is_head:
-            chunk = b""
-        else:
-            self._left -= len(chunk)
-            if self._left < 0 or (is_last and self._left):
-                raise RuntimeError("an answer's body is not as long as its head says")
-        if self._head:
-            chunk, self._head = self._head + chunk, b""
-        if chunk:
-            connection.transport.write(chunk)
-        if is_last:
-            self.is_answered = True
-            connection.turn_ended(self)
-
-    async def send(self, message: Message) -> None:
-        """ASGI's: the head, or a piece of the body."""
-        if message["type"] == "http.response.start":
-            lines, length = [], None
-            for raw_name, raw_value in message["headers"]:
-                name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
-                if name == "content-length":
-                    length = int(value)
-                elif name == "connection":
-                    self.keeps_alive = self.keeps_alive and "close" not in value.lower()
-                elif name != "transfer-encoding":
-                    lines.append(f"{name}: {value}\r\n")
-            self._begin(message["status"], lines, length)
-        else:
-            is_last = not message.get("more_body", False)
-            await self.write(message.get("body", b""), is_last=is_last)
 
 
 class Connection(asyncio.Protocol):
@@ -499,7 +312,7 @@ class Connection(asyncio.Protocol):
         else:
             body = b"Internal Server Error"
             turn.begin(500, {"content-type": "text/plain"}, len(body))
-            await turn.write(body, is_last=True)
+            turn.write(body, is_last=True)
 
     def turn_ended(self, turn: Turn) -> None:
         """An answer is complete: the next request, idleness, or the end."""
@@ -588,4 +401,4 @@ def _refusal_bytes(status: int, message: str) -> bytes:
     _, headers, body = render(error, ErrorShape.OPENAI, secrets.token_hex(16))
     headers |= {"content-length": str(len(body)), "connection": "close"}
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    return b"%b%b\r\n%b" % (_STATUS_LINES[status], lines.encode("ascii"), body)
+    return b"%b%b\r\n%b" % (STATUS_LINES[status], lines.encode("ascii"), body)

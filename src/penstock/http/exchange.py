@@ -275,7 +275,7 @@ class Exchange:
             await self.recorder.whole(status, body)
         self._start(status, content_type, len(body))
         self.finished = True
-        await self._line.write(body, is_last=True)
+        self._line.write(body, is_last=True)
 
     async def start(self, status: int, content_type: str) -> None:
         """Begin an answer of unknown length: ``write`` and ``finish`` follow."""
@@ -299,12 +299,28 @@ class Exchange:
 
         Raises ClientGone when the caller hung up or was cut off for taking nothing.
         """
-        self._check_connected()
+        if not self.pass_on(chunk):
+            await self.drained()
+
+    def pass_on(self, chunk: bytes) -> bool:
+        """Send a piece of the answer; whether more may be sent without waiting.
+
+        Raises ClientGone.
+        """
+        line = self._line
+        if line.is_closing():
+            raise ClientGone
         if self.recorder is not None:
             chunk = self.recorder.piece(chunk)
         if chunk:
-            await self._line.write(chunk, is_last=False)
-            self._check_connected()
+            line.write(chunk, is_last=False)
+        return not line.is_full
+
+    async def drained(self) -> None:
+        """Wait while the caller reads slower than we write. Raises ClientGone."""
+        if self._line.is_full:
+            await self._line.drained()
+        self._check_connected()
 
     async def write_aside(self, chunk: bytes) -> None:
         """Send what is no part of the answer, such as a comment: it is not recorded.
@@ -312,14 +328,15 @@ class Exchange:
         Raises ClientGone.
         """
         self._check_connected()
-        await self._line.write(chunk, is_last=False)
+        self._line.write(chunk, is_last=False)
+        await self.drained()
 
     async def finish(self) -> None:
         """End the answer: without it the caller sees that the answer broke off."""
         rest = b"" if self.recorder is None else await self.recorder.last()
         self._check_connected()
         self.finished = True
-        await self._line.write(rest, is_last=True)
+        self._line.write(rest, is_last=True)
 
     @property
     def hang_up(self) -> HangUp:

@@ -32,7 +32,8 @@ class InsideAnswer:
         self.status = 0
         self.headers: dict[str, str] = {}
         self.is_whole = False
-        self._pieces: asyncio.Queue[bytes | None] = asyncio.Queue(PIECES_HELD_MAX)
+        self._pieces: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._room = asyncio.Event()
         self._begun = asyncio.Event()
         self._gone = asyncio.Event()
         self._is_closed = False
@@ -42,6 +43,7 @@ class InsideAnswer:
     async def pieces(self) -> AsyncIterator[bytes]:
         """The body as it comes. ``is_whole`` then says whether it came to its end."""
         while (piece := await self._pieces.get()) is not None:
+            self._room.set()
             yield piece
 
     async def body(self, bytes_max: int) -> bytes | None:
@@ -84,25 +86,27 @@ class InsideAnswer:
             self.headers["content-length"] = str(length)
         self._begun.set()
 
-    async def write(self, chunk: bytes, *, is_last: bool) -> None:
-        """A piece is here; waits while too many are."""
+    def write(self, chunk: bytes, *, is_last: bool) -> None:
+        """A piece is here."""
         self.is_whole = is_last
         if chunk:
-            await self._put(chunk)
+            self._pieces.put_nowait(chunk)
 
-    async def _put(self, piece: bytes | None) -> None:
+    @property
+    def is_full(self) -> bool:
+        """Whether too many pieces are here."""
+        return self._pieces.qsize() >= PIECES_HELD_MAX and not self.hang_up.is_gone
+
+    async def drained(self) -> None:
         """Wait for room, as long as somebody reads."""
-        put = asyncio.ensure_future(self._pieces.put(piece))
-        gone = asyncio.ensure_future(self._gone.wait())
-        try:
-            await asyncio.wait({put, gone}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            put.cancel()
-            gone.cancel()
+        while self.is_full:
+            self._room.clear()
+            await self._room.wait()
 
     def _hang_up(self) -> None:
         self._gone.set()
         self.hang_up.tell()
+        self._room.set()
 
     async def _run(self, answer: Answering, scope: Scope, body: bytes) -> None:
         self._asked = body
@@ -111,7 +115,7 @@ class InsideAnswer:
             await answer(scope)
         finally:
             self._begun.set()
-            await self._put(None)
+            self._pieces.put_nowait(None)
 
 
 class InsideCalls:

@@ -59,5 +59,12 @@ class Line(Protocol):
         Raises ValueError for a header that would be two.
         """
 
-    async def write(self, chunk: bytes, *, is_last: bool) -> None:
-        """Send a piece of the body; waits while the caller reads slower than we write."""
+    def write(self, chunk: bytes, *, is_last: bool) -> None:
+        """Send a piece of the body."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the caller reads slower than we write: ``drained`` must be waited for."""
+
+    async def drained(self) -> None:
+        """Return when the caller has caught up, or is gone."""

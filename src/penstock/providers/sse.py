@@ -45,6 +45,11 @@ class EventBuffer:
         self._held = bytearray()
         self._line_start = 0  # where the last, unfinished line begins in what is held
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no part of an event is held."""
+        return not self._held
+
     def take(self, chunk: bytes) -> bytes:
         """All whole events so far, as they came. Raises UpstreamInvalid over a cap."""
         cut = _end_of_last_event(chunk, 0) if not self._held else None

@@ -103,15 +103,19 @@ class EventReader:
         """Take what came, give what goes to the caller. Raises UpstreamInvalid."""
         if self._failure is not None:
             return b""
-        ready = self._buffer.take(chunk)
-        if b"data" not in ready:
-            return ready  # comments and blank lines, however many: not worth a look at each
+        # What is ordinary has the ends of its events, unless a CR ends a line, too.
+        is_cut = not self._buffer.is_empty or b"\r" in chunk or len(chunk) > self.line_bytes_max
+        ready = self._buffer.take(chunk) if is_cut else chunk
         if self._begun:
             deltas = self._ordinary_deltas(ready)
             if deltas:
                 self._deltas += deltas
                 self._delta_bytes += len(ready)
                 return self._trimmed(ready)
+        if not is_cut:
+            ready = self._buffer.take(chunk)
+        if b"data" not in ready:
+            return ready  # comments and blank lines, however many: not worth a look at each
         return self._pass_events(split_events(ready, self.event_bytes_max))
 
     def flush(self) -> bytes:

@@ -43,7 +43,7 @@ class Door:
         going.cancel()
         gone.cancel()
         line.begin(200, {"content-type": "application/json"}, None)
-        await line.write(json.dumps(value).encode(), is_last=True)
+        line.write(json.dumps(value).encode(), is_last=True)
 
 
 class Bench:

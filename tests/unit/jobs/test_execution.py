@@ -99,9 +99,9 @@ def _answering(status: int, content_type: str, *pieces: bytes, whole: bool = Tru
         line.whole_body()
         line.begin(status, {"content-type": content_type}, None)
         for piece in pieces:
-            await line.write(piece, is_last=False)
+            line.write(piece, is_last=False)
         if whole:
-            await line.write(b"", is_last=True)
+            line.write(b"", is_last=True)
 
     return door
 
