@@ -168,11 +168,17 @@ class Bucket:
     def _produce(self, production: Production, now: float) -> None:
         """Refill less what is drained, change by change."""
         while production.changes_at <= now:
-            self._grow(self.rate - production.drain, max(production.changes_at, self._updated_at))
-            self.level = min(self.level, self.capacity - self._uncounted(production))
+            self._drain(production, max(production.changes_at, self._updated_at))
             production.change()
-        self._grow(self.rate - production.drain, now)
-        self.level = min(self.level, self.capacity - self._uncounted(production))
+        self._drain(production, now)
+
+    def _drain(self, production: Production, now: float) -> None:
+        seconds = now - self._updated_at
+        rate = self.rate - production.drain
+        level, most = self.level + rate * seconds, self.capacity - self._uncounted(production)
+        self.level = level if level < most else most
+        self._drained += (self.rate - rate) * seconds
+        self._updated_at = now
 
     def _uncounted(self, production: Production) -> float:
         """What has been produced and the provider has not counted yet, on average.
@@ -180,13 +186,8 @@ class Bucket:
         Its bucket stands so much higher than ours, is full so much earlier, and loses its refill
         then: so ours never fills to the top while answers are under way.
         """
-        return min(0.5 * self.capacity, 0.5 * COUNTED_EVERY_SECONDS * production.drain)
-
-    def _grow(self, rate: float, now: float) -> None:
-        seconds = now - self._updated_at
-        self.level = min(self.capacity, self.level + rate * seconds)
-        self._drained += (self.rate - rate) * seconds
-        self._updated_at = now
+        uncounted, most = 0.5 * COUNTED_EVERY_SECONDS * production.drain, 0.5 * self.capacity
+        return uncounted if uncounted < most else most
 
     def note_drained(self) -> None:
         """What was drained until now is a send, for the replay of readings.
@@ -231,7 +232,8 @@ class Bucket:
         level bears may be the first to drain it. Where only an ending helps it is the next change,
         or never.
         """
-        self.advance(now)
+        if now > self._updated_at:
+            self.advance(now)
         capacity, speed = self.capacity, production.pace.tokens_per_second
         uncounted = self._uncounted(production)
         beginning = production.committed - production.drain
@@ -320,7 +322,9 @@ class Bucket:
 
     def level_at(self, then: float, now: float) -> float:
         """The level at a later time, if nothing is taken."""
-        return min(self.capacity, self.level + self.net_rate * (then - now))
+        rate = self.rate if self.production is None else self.net_rate
+        level = self.level + rate * (then - now)
+        return level if level < self.capacity else self.capacity
 
     @property
     def reached_at(self) -> float:
@@ -380,9 +384,9 @@ class Bucket:
             self.capacity = min(self.capacity, max(1.0, capacity))
             self.source = "header"
             per_period = capacity
-        is_same_limit = capacity is None or capacity <= per_period * 1.001
         if remaining is None or self._is_stale(sent_at, now):
             return
+        is_same_limit = capacity is None or capacity <= per_period * 1.001
         shown = remaining - reading.rounding / 2
         if is_same_limit and shown > self.capacity:
             self.level += shown - self.capacity
@@ -395,9 +399,12 @@ class Bucket:
         self._observed_at, self._observed_sent_at = now, sent_at
         self._observed_remaining = remaining
         lowest, highest = self._interval(reading, remaining, sent_at, now)
-        self.level = min(self.level, highest)
-        if is_same_limit:
-            self.level = min(self.capacity, max(self.level, lowest))
+        if self.level > highest:
+            self.level = highest
+        if is_same_limit and self.level < lowest:
+            self.level = lowest
+        if is_same_limit and self.level > self.capacity:
+            self.level = self.capacity
 
     def _watch_plateau(self, reading: LimitReading, remaining: float, sent_at: float) -> None:
         """Compare with what the last reading predicts for this one."""

@@ -55,8 +55,10 @@ class Plateau:
         kept = max(0.0, 1.0 - seconds / MEMORY_SECONDS)
         self._predicted = self._predicted * kept + predicted_growth
         self._missing = self._missing * kept + missing
-        self._peak = max(self._peak * (1.0 - 0.5 * (1.0 - kept)), level)
-        if self._predicted < max(EVIDENCE_SECONDS * rate, EVIDENCE_ROUNDINGS * rounding):
+        peak = self._peak * (1.0 - 0.5 * (1.0 - kept))
+        self._peak = peak if peak > level else level
+        predicted = self._predicted
+        if predicted < EVIDENCE_SECONDS * rate or predicted < EVIDENCE_ROUNDINGS * rounding:
             return None
         if self._missing < MISSING_SHARE * self._predicted:
             return None

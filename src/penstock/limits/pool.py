@@ -204,7 +204,8 @@ class Pool:
             rolling_ready_at = self.rolling.ready_at(now)
             if rolling_ready_at > ready_at:
                 ready_at, limit = rolling_ready_at, RPM
-        if self.slots.level < amounts.get(CONCURRENCY, 0.0):
+        slots = self.slots
+        if slots.capacity - slots.in_use < amounts.get(CONCURRENCY, 0.0):
             return Fit(math.inf, CONCURRENCY)
         if self.days and asker is not None:
             return self._kept(Fit(ready_at, limit), amounts, asker, now)

@@ -50,13 +50,14 @@ def remaining_interval(  # noqa: PLR0913 - eight facts about one reading, by key
     half = rounding / 2
     highest, highest_at = min(capacity, remaining + half), sent_at
     lowest, lowest_at = remaining - half, sent_at + ONE_WAY_SECONDS_MAX
-    since = []
+    since, together = [], []
     for send in reversed(sends):
         if send.at < sent_at - before_seconds:
             break
         since.append(send)
+        if send.at == sent_at and send.amount > 0:
+            together.append(send.amount)
     since.reverse()
-    together = [send.amount for send in since if send.at == sent_at and send.amount > 0]
     if together:
         # One of those is the observed one: at the worst the smallest, and admitted first.
         lowest -= sum(together) - min(together)

@@ -147,25 +147,24 @@ class ClassQueue:
         return clock
 
     def advance(self, now: float) -> None:
-        """Account for the time that has passed: credit for the class, causes for its units."""
-        self._gather(now)
+        """Account for the time since the last call: causes for the units that waited through it,
+        and credit for the class, if somebody stood in line.
+        """
+        if now > self._credit_at:
+            if self.queue.has_line:
+                credit = self.credit + self.plan.min_share * (now - self._credit_at)
+                self.credit = credit if credit < CREDIT_MAX_SECONDS else CREDIT_MAX_SECONDS
+            self._credit_at = now
         if self.queue.waiting:
             for clock in self._clocks.values():
                 clock.advance(now)
         elif self._clocks:
             self._clocks.clear()
 
-    def _gather(self, now: float) -> None:
-        """Gather credit for the time since the last call, if somebody stood in line through it."""
-        if now > self._credit_at:
-            if self.queue.has_line:
-                gained = self.plan.min_share * (now - self._credit_at)
-                self.credit = min(CREDIT_MAX_SECONDS, self.credit + gained)
-            self._credit_at = now
-
     def spend(self, cost_seconds: float) -> None:
         """Pay for what was granted; the debt is bounded by the grace."""
-        self.credit = max(-CREDIT_GRACE_SECONDS, self.credit - cost_seconds)
+        credit = self.credit - cost_seconds
+        self.credit = credit if credit > -CREDIT_GRACE_SECONDS else -CREDIT_GRACE_SECONDS
 
     def reserve_of(self, head: Waiting, now: float) -> float:
         """What a unit leaves to more urgent classes: less as its deadline nears.
@@ -175,9 +174,12 @@ class ClassQueue:
         reserve = self.plan.reserve
         deadline = head.unit.deadline
         if reserve and deadline is not None and self.plan.order == "deadline":
-            if any(deadline < each.pool.window_ends_at(now) for each in head.options):
-                return 0.0
-            reserve *= min(1.0, max(0.0, deadline - now) / DEADLINE_RELAXED_SECONDS)
+            for each in head.options:
+                if deadline < each.pool.window_ends_at(now):
+                    return 0.0
+            seconds = deadline - now
+            if seconds < DEADLINE_RELAXED_SECONDS:
+                reserve *= max(0.0, seconds) / DEADLINE_RELAXED_SECONDS
         return reserve
 
     def pushes_at(self, head: Waiting, now: float) -> float:
@@ -188,7 +190,9 @@ class ClassQueue:
         """
         if self.plan.min_share <= 0:
             return math.inf
-        missing = min(CREDIT_MAX_SECONDS, head.cost_seconds) - self.credit
+        cost_seconds = head.cost_seconds
+        most = cost_seconds if cost_seconds < CREDIT_MAX_SECONDS else CREDIT_MAX_SECONDS
+        missing = most - self.credit
         pushes_at = now if missing <= ROUNDING else now + missing / self.plan.min_share
         deadline = head.unit.deadline
         if deadline is not None and self.plan.order == "deadline" and pushes_at > deadline:
@@ -367,13 +371,13 @@ class Domain:
         now: float,
     ) -> float:
         """Grant a class's units in order, until the head of every model is blocked."""
-        models = queue.queue.models()
+        plan, models = queue.plan, queue.queue.models()
         wake_at = math.inf
         while models and (head := queue.queue.head(models)) is not None:
             reserve = queue.reserve_of(head, now)
             if self._is_held_by_own_limits(queue, head, reserve, now):
                 continue
-            placement = self._place(head, queue.plan, reserve, held, now)
+            placement = self._place(head, plan, reserve, held, now)
             if placement.ready_at <= now:
                 self._grant(queue, head, placement, now)
                 granted.append((head, placement))
@@ -384,10 +388,11 @@ class Domain:
                 wake_at = placement.ready_at
             if placement.cause == DAY_KEPT:
                 wake_at = min(wake_at, now + DAY_WAKE_SECONDS)
-            if reserve < queue.plan.reserve:
+            if reserve < plan.reserve:
                 wake_at = min(wake_at, now + RELAXED_WAKE_SECONDS)
-            queue.clock(head.unit.model, now).held_up(head.unit.tenant, placement.cause)
-            models.remove(head.unit.model)
+            unit = head.unit
+            queue.clock(unit.model, now).held_up(unit.tenant, placement.cause)
+            models.remove(unit.model)
         if queue.due is not None:
             wake_at = min(wake_at, self._serve_due(queue, queue.due, held, granted, now))
         return wake_at

@@ -4,7 +4,7 @@ Every unit has a number, in the order of arrival. A bit for each that waits, in 
 ``WORD_BITS``, makes coming and leaving O(1), and the count before a number the sum over the words
 before its own. With few words that sum is exact. With many it is kept, and made anew after a
 sixty-fourth of all has changed, so that ten thousand callers may ask every few seconds: O(1),
-amortised, and off by that share at most.
+amortised, and off by that share at most. Before one that came last are all, which needs no sum.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ TOLERANCE_SHARE = 1 / 64
 class Ranks:
     """The numbers of those that wait."""
 
-    __slots__ = ("_before", "_changes", "_names", "_words", "count")
+    __slots__ = ("_before", "_changes", "_names", "_newest", "_words", "count")
 
     def __init__(self) -> None:
         self.count = 0
         self._words: dict[int, int] = {}
+        self._newest = -1
         self._changes = 0
         self._names: list[int] = []
         self._before: list[int] = []
@@ -36,6 +37,8 @@ class Ranks:
         words[name] = words.get(name, 0) | 1 << number % WORD_BITS
         self.count += 1
         self._changes += 1
+        if number > self._newest:
+            self._newest = number
 
     def discard(self, number: int) -> None:
         """One that waits ends its waiting."""
@@ -51,6 +54,8 @@ class Ranks:
 
     def before(self, number: int) -> int:
         """How many of those that wait have a smaller number."""
+        if number > self._newest:
+            return self.count
         name, bit = divmod(number, WORD_BITS)
         words = self._words
         own = (words.get(name, 0) & ((1 << bit) - 1)).bit_count()

@@ -48,7 +48,9 @@ class Waiting:
         urgency = 0.0
         if plan.order == "deadline":
             urgency = unit.deadline if unit.deadline is not None else float("inf")
-        arrival = max(unit.place.arrival, now - plan.seniority_seconds)
+        arrival, earliest = unit.place.arrival, now - plan.seniority_seconds
+        if arrival < earliest:
+            arrival = earliest
         if plan.order == "remaining":
             arrival += STEP_SECONDS * (steps_left - 1.0)
         self.key: Key = (urgency, arrival, sequence)
@@ -69,7 +71,8 @@ class Waiting:
     def waited_for(self, causes: dict[str, float]) -> None:
         """Add to its account of what it waited for."""
         if self.causes is None:
-            self.causes = {}
+            self.causes = causes
+            return
         for cause, seconds in causes.items():
             self.causes[cause] = self.causes.get(cause, 0.0) + seconds
 
