@@ -16,7 +16,8 @@ Without ``acts_for`` the header can only name the key's own tenant; anything els
 to ignore it would count the request as somebody's who was not meant. It is the same refusal
 whether there is such a tenant or not, so that no key can find out who else there is. One thing is
 ignored: an id as OpenAI gives it out (``org-...``) that is no tenant's name. An SDK whose
-environment has it sends it everywhere, and it speaks of an account elsewhere.
+environment has it sends it everywhere, and it speaks of an account elsewhere. (Where a tenant is
+called by such an id, the refusal tells that there is one; nobody guesses OpenAI's ids.)
 """
 
 from __future__ import annotations
