@@ -123,6 +123,23 @@ def test_standard_work_need_not_keep_more_deadlines_than_urgent_work_leaves_it(w
     assert goodput.bound == pytest.approx(20 / 45, abs=0.1)
 
 
+@pytest.mark.parametrize(("burst_seconds", "is_small"), [(2.0, True), (10.0, False)])
+def test_with_a_small_burst_an_urgent_call_may_wait_for_the_rest_of_a_batch_call(
+    worlds, burst_seconds, is_small
+):
+    """Calls of a second and of half a second: (1 + 1/4) / 2 (1 + 1/2) s are left on average."""
+    limits = ProviderLimits(tpm=6_000, burst_seconds=burst_seconds)
+    runs = [worlds.run(f"i{n}", float(n), tokens=1, output=1) for n in range(60)]
+    runs += [worlds.run(f"b{n}", 0.0, "batch", tokens=50 if n % 2 else 100) for n in range(50)]
+    scenario = worlds.scenario(runs, limits)
+    found = played(scenario)
+    [wait] = [gate for gate in gates(found, scenario) if gate.name == "wait p99"]
+
+    alone = found["alone-fifo"].wait_single.p99
+    residual = 1.25 / 3.0 if is_small else 0.0
+    assert wait.bound == pytest.approx(1.15 * alone + 0.1 + residual)
+
+
 def test_a_storm_has_to_be_over_soon_after_its_end(worlds):
     storm = Disturbances(storm=Span(10.0, 15.0))
     runs = [worlds.run(f"i{n}", n * 0.5, steps=2) for n in range(100)]
