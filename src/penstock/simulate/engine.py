@@ -18,7 +18,7 @@ import struct
 from collections.abc import Callable
 from heapq import heappop, heappush
 from random import Random
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -34,7 +34,7 @@ from penstock.simulate.provider_world import (
 from penstock.simulate.record import Record
 from penstock.simulate.runs import Call, Ending, Run
 from penstock.simulate.scenario import Scenario, Site
-from penstock.units import ChargeModel, LimitName, LimitReading, Usage
+from penstock.units import CONCURRENCY, RPD, RPM, ChargeModel, LimitName, LimitReading, Usage
 
 DRAIN_SECONDS = 900.0
 """How long urgent runs are given to end after the last arrival; what is left then has failed."""
@@ -48,8 +48,11 @@ HIDDEN_EVERY_SECONDS = 0.5
 ANTHROPIC_ROUNDING = 1_000
 """Its token headers are rounded to thousands."""
 
+_DECISION = struct.Struct("<dII")
+"""What the hash takes of a sending: when, which call, to which site."""
 
-class Head(NamedTuple):
+
+class Head(msgspec.Struct, frozen=True):
     """What arrives first of an answer; ``readings`` only where the policy reads headers."""
 
     call: Call
@@ -98,6 +101,8 @@ class Simulation:
         self._heap: list[tuple[float, int, Callable[..., None], tuple[object, ...]]] = []
         self._sequence = 0
         self._calls = 0
+        last_urgent = self.record.first_rank + 1
+        self._urgent = {each.name for each in scenario.classes if each.rank <= last_urgent}
         self._urgent_left = 0
         self._digest = hashlib.sha256()
         self._timing = scenario.timing
@@ -113,10 +118,8 @@ class Simulation:
     def run(self) -> str:
         """Play everything; the hash of all decisions."""
         scenario = self.scenario
-        first = min(each.rank for each in scenario.classes)
         for run in scenario.runs:
-            if scenario.rank(run.class_name) <= first + 1:
-                self._urgent_left += 1
+            self._urgent_left += run.class_name in self._urgent
             self.at(run.arrival, self._arrive, run)
         for time in (scenario.settling_seconds, scenario.seconds):
             self.at(time, self.record.mark, time)
@@ -170,7 +173,7 @@ class Simulation:
         call.attempts += 1
         call.site = site
         self.record.sent(self.now)
-        self._digest.update(struct.pack("<dII", self.now, call.identity, site))
+        self._digest.update(_DECISION.pack(self.now, call.identity, site))
 
     def _one_way(self) -> float:
         return self._timing.one_way_seconds + self._timing.jitter_seconds * self.random.random()
@@ -262,20 +265,21 @@ class Simulation:
             self.at(self.now + following.tool_seconds, self._ready, call.run, call.step_number + 1)
 
     def _end_run(self, run: Run) -> None:
-        if self.scenario.rank(run.class_name) <= self.record.first_rank + 1:
-            self._urgent_left -= 1
+        self._urgent_left -= run.class_name in self._urgent
 
     def _readings(self, site: int) -> tuple[LimitReading, ...]:
         """The limit headers as of now, as our adapters would read them."""
         readings = self.worlds[site].remaining(self.now)
-        readings.pop(LimitName.CONCURRENCY, None)
+        readings.pop(CONCURRENCY, None)
         is_anthropic = self.scenario.sites[site].is_anthropic
         skew = self._disturbances.clock_skew_seconds
         if not is_anthropic and not skew:
             return tuple(readings.values())
         return tuple(
-            _reworded(reading, skew, is_rounded=is_anthropic and reading.limit not in _BY_REQUEST)
-            for reading in readings.values()
+            [
+                _reworded(reading, skew, is_rounded=is_anthropic and name not in _BY_REQUEST)
+                for name, reading in readings.items()
+            ]
         )
 
     def _hidden(self, site: int, chance: Random) -> None:
@@ -296,7 +300,7 @@ class Simulation:
             self.at(self.now + self.scenario.seconds / 600, self._sample)
 
 
-_BY_REQUEST = frozenset({LimitName.RPM, LimitName.RPD})
+_BY_REQUEST = frozenset({RPM, RPD})
 
 
 def _token_rate(rates: dict[LimitName, float]) -> float:
@@ -310,11 +314,12 @@ def _reworded(reading: LimitReading, skew: float, *, is_rounded: bool) -> LimitR
     remaining = reading.remaining
     if is_rounded and remaining is not None:
         remaining = round(remaining / ANTHROPIC_ROUNDING) * float(ANTHROPIC_ROUNDING)
-    return msgspec.structs.replace(
-        reading,
-        remaining=remaining,
-        reset_seconds=max(0.0, (reading.reset_seconds or 0.0) + skew),
-        rounding=float(ANTHROPIC_ROUNDING) if is_rounded else 1.0,
+    return LimitReading(
+        reading.limit,
+        reading.capacity,
+        remaining,
+        max(0.0, (reading.reset_seconds or 0.0) + skew),
+        float(ANTHROPIC_ROUNDING) if is_rounded else 1.0,
     )
 
 

@@ -34,7 +34,20 @@ from typing import TypeAlias
 
 import msgspec
 
-from penstock.units import PERIOD_SECONDS, ChargeModel, LimitName, LimitReading, Usage
+from penstock.units import (
+    CONCURRENCY,
+    ITPM,
+    OTPM,
+    PERIOD_SECONDS,
+    RPD,
+    RPM,
+    TPD,
+    TPM,
+    ChargeModel,
+    LimitName,
+    LimitReading,
+    Usage,
+)
 
 OPENAI_CHARGE = ChargeModel(output_at_admission="maximum")
 """The larger of input and ``max_tokens`` on admission, no refund."""
@@ -144,11 +157,12 @@ class _Bucket:
     def take(self, now: float, amount: float) -> None:
         self.advance(now)
         self.taken += amount
-        self.level = min(self.capacity, self.level - amount)
+        level = self.level - amount
+        self.level = level if level < self.capacity else self.capacity
 
     def remaining(self, now: float) -> float:
         self.advance(now)
-        return max(0.0, self.level)
+        return self.level if self.level > 0.0 else 0.0
 
     def reset_seconds(self, now: float) -> float:
         """How long until it is full."""
@@ -202,6 +216,8 @@ class _Window:
         return self.start + (self.index + 1) * self.period_seconds - now
 
 
+_BY_OUTPUT, _BY_INPUT = (OTPM, TPM, TPD), (ITPM, TPM, TPD)
+
 _Gauge: TypeAlias = _Bucket | _Window
 
 
@@ -229,6 +245,9 @@ class ProviderWorld:
         self.charge = charge
         self.counters = Counters()
         self._gauges = _gauges(limits, start)
+        self._published: dict[LimitName, float] = {
+            name: getattr(limits, name) for name in self._gauges
+        }
         self._quantum = _sub_window(limits, start)
         self._charges_output_at_admission = charge.output_at_admission != "none"
         self._charges_maximum = charge.output_at_admission == "maximum"
@@ -246,7 +265,7 @@ class ProviderWorld:
             gauge.take(now, self._charge(name, call))
         if self._quantum is not None:
             self._quantum.take(now, 1.0)
-        charged = self._charge(LimitName.TPM, call)
+        charged = self._charge(TPM, call)
         counters = self.counters
         counters.requests_admitted += 1
         counters.tokens_charged += charged
@@ -259,7 +278,7 @@ class ProviderWorld:
         admitted.tokens_produced += tokens
         self.counters.tokens_produced += tokens
         if not self._charges_output_at_admission:
-            self._take(now, (LimitName.OTPM, LimitName.TPM, LimitName.TPD), tokens)
+            self._take(now, _BY_OUTPUT, tokens)
             self.counters.tokens_charged += tokens
 
     def finished(self, now: float, admitted: Admitted, usage: Usage | None) -> None:
@@ -273,30 +292,27 @@ class ProviderWorld:
         admitted.finished = True
         self.counters.in_flight -= 1
         if usage is None and not self.charge.failed_requests_count:
-            self._take(now, (LimitName.RPM, LimitName.RPD), -1.0)
+            self._take(now, (RPM, RPD), -1.0)
         if usage is None or not self.charge.settles_input:
             return
         used = usage.tokens_input
         if self.charge.cached_input_is_free:
             used -= usage.tokens_input_cached
         correction = used - admitted.tokens_input
-        self._take(now, (LimitName.ITPM, LimitName.TPM, LimitName.TPD), correction)
+        self._take(now, _BY_INPUT, correction)
         self.counters.tokens_charged += correction
 
     def remaining(self, now: float) -> dict[LimitName, LimitReading]:
         """Each limit as its headers show it: published amount, what is left, time to full."""
         readings = {
             name: LimitReading(
-                limit=name,
-                capacity=getattr(self.limits, name),
-                remaining=gauge.remaining(now),
-                reset_seconds=gauge.reset_seconds(now),
+                name, self._published[name], gauge.remaining(now), gauge.reset_seconds(now)
             )
             for name, gauge in self._gauges.items()
         }
         if self.limits.concurrency is not None:
-            readings[LimitName.CONCURRENCY] = LimitReading(
-                limit=LimitName.CONCURRENCY,
+            readings[CONCURRENCY] = LimitReading(
+                limit=CONCURRENCY,
                 capacity=self.limits.concurrency,
                 remaining=self.limits.concurrency - self.counters.in_flight,
             )
@@ -317,7 +333,7 @@ class ProviderWorld:
     def _denied(self, now: float, call: ProviderCall) -> Denied | None:
         concurrency = self.limits.concurrency
         if concurrency is not None and self.counters.in_flight >= concurrency:
-            return Denied(LimitName.CONCURRENCY, None, concurrency, 0.0, 1.0)
+            return Denied(CONCURRENCY, None, concurrency, 0.0, 1.0)
         worst: LimitName | None = None
         longest = 0.0
         for name, gauge in self._gauges.items():
@@ -325,14 +341,14 @@ class ProviderWorld:
             if wait > longest:
                 worst, longest = name, wait
         if self._quantum is not None and self._quantum.wait_seconds(now, 1.0) > longest:
-            worst, longest = LimitName.RPM, self._quantum.wait_seconds(now, 1.0)
+            worst, longest = RPM, self._quantum.wait_seconds(now, 1.0)
         if worst is None:
             return None
         too_large = math.isinf(longest)
         return Denied(
             limit=worst,
             retry_after_seconds=None if too_large else longest,
-            capacity=getattr(self.limits, worst),
+            capacity=self._published[worst],
             remaining=self._gauges[worst].remaining(now),
             requested=self._charge(worst, call),
             too_large=too_large,
@@ -340,25 +356,26 @@ class ProviderWorld:
 
     def _room(self, name: LimitName, call: ProviderCall) -> float:
         """What must be there: output charged as produced still needs room for its first token."""
-        return max(1.0, self._charge(name, call))
+        charge = self._charge(name, call)
+        return charge if charge > 1.0 else 1.0
 
     def _charge(self, name: LimitName, call: ProviderCall) -> float:
-        if name in (LimitName.RPM, LimitName.RPD):
+        if name is RPM or name is RPD:
             return 1.0
-        if name is LimitName.ITPM:
+        if name is ITPM:
             return call.tokens_input
         output = (call.tokens_output_max or 0) if self._charges_output_at_admission else 0
-        if name is LimitName.OTPM:
+        if name is OTPM:
             return output
         if self._charges_maximum:
             return max(call.tokens_input, output)
         return call.tokens_input + output
 
     def _take(self, now: float, names: tuple[LimitName, ...], amount: float) -> None:
+        gauges = self._gauges
         for name in names:
-            gauge = self._gauges.get(name)
-            if gauge is not None:
-                gauge.take(now, amount)
+            if name in gauges:
+                gauges[name].take(now, amount)
 
 
 def _gauges(limits: ProviderLimits, start: float) -> dict[LimitName, _Gauge]:

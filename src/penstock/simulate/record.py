@@ -173,10 +173,11 @@ class Record:
         """
         for site, rates in self._rates.items():
             world = self._worlds[site]
-            blocking = [limit for limit in rates if _is_used_up(world.account(now, limit))]
-            for limit in rates:
+            accounts = [(limit, world.account(now, limit)) for limit in rates]
+            blocking = [limit for limit, account in accounts if _is_used_up(account)]
+            for limit, account in accounts:
                 key = (site, limit)
-                unused = world.account(now, limit).unused
+                unused = account.unused
                 if unused == self._unused_seen[key]:
                     continue
                 is_blocked = any(other != limit for other in (*blocking, *self._blocking[site]))
@@ -195,4 +196,5 @@ class Record:
 
 
 def _is_used_up(account: Account) -> bool:
-    return account.level < max(USED_UP_REQUESTS, USED_UP_SHARE * account.capacity)
+    level = account.level
+    return level < USED_UP_REQUESTS or level < USED_UP_SHARE * account.capacity
