@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+from penstock.simulate.record import Mark
 from penstock.units import LimitName
 
 Json = dict[str, Any]
 
 
-def charged(seen: Json) -> dict[tuple[int, LimitName], tuple[float, float]]:
-    """What each limit of the sandbox's account was charged; what it lost nobody counts."""
+def charged(seen: Json) -> dict[tuple[int, LimitName], Mark]:
+    """What each limit of the sandbox's account was charged; what it lost or holds nobody counts."""
     counters = next((pool["counters"] for pool in seen["pools"]), None)
     requests = counters["requests_admitted"] if counters else 0.0
     tokens = counters["tokens_charged"] if counters else 0.0
-    return {(0, LimitName.RPM): (requests, 0.0), (0, LimitName.TPM): (tokens, 0.0)}
+    return {
+        (0, LimitName.RPM): Mark(requests, 0.0, 0.0),
+        (0, LimitName.TPM): Mark(tokens, 0.0, 0.0),
+    }
 
 
 def denied(seen: Json) -> int:
