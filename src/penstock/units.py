@@ -124,7 +124,7 @@ class Unit(msgspec.Struct, frozen=True, gc=False):
     sub_tenant: str = ""
 
 
-class Grant(msgspec.Struct, frozen=True):
+class Grant(msgspec.Struct, frozen=True, gc=False):
     """Permission to send one unit now, to one deployment; carries its reservation.
 
     ``causes`` says what it waited for, in seconds that add up to ``wait_seconds``.

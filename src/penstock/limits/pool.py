@@ -68,7 +68,7 @@ class Fit(msgspec.Struct, frozen=True, gc=False):
     is_kept: bool = False
 
 
-class Held(msgspec.Struct, frozen=True):
+class Held(msgspec.Struct, frozen=True, gc=False):
     """What a blocked unit will need of a pool, and when it will take it."""
 
     amounts: Amounts

@@ -123,42 +123,42 @@ class Allowances:
     """The allowances of all tenants that have limits of their own."""
 
     def __init__(self) -> None:
-        self._by_tenant: dict[str, Allowance] = {}
+        self.by_tenant: dict[str, Allowance] = {}
         self._wakes: list[tuple[float, int, Allowance]] = []
         self._sequence = count()
+        self.wake_at = math.inf
+        """When to look again, if nothing happens before."""
 
     def adopt(self, plans: dict[str, LimitsPlan], now: float) -> None:
         """Take over a plan, keeping what has been used; whoever waits is looked at again."""
-        before, self._by_tenant = self._by_tenant, {}
+        before, self.by_tenant = self.by_tenant, {}
         for allowance in before.values():
             allowance.release(now)
         self._wakes.clear()
+        self.wake_at = math.inf
         for tenant, stated in plans.items():
             plan = msgspec.structs.replace(stated, burst_seconds=BURST_SECONDS)
             allowance = before.get(tenant) or Allowance(tenant, plan, now)
             allowance.replan(plan, now)
-            self._by_tenant[tenant] = allowance
+            self.by_tenant[tenant] = allowance
 
     def of(self, tenant: str) -> Allowance | None:
         """A tenant's own limits; None where it has none."""
-        return self._by_tenant.get(tenant)
+        return self.by_tenant.get(tenant)
 
     def too_large(self, unit: Unit) -> LimitName | None:
         """The limit of its own tenant that can never hold a unit, if there is one."""
-        allowance = self._by_tenant.get(unit.tenant)
+        allowance = self.by_tenant.get(unit.tenant)
         return allowance.pool.too_large(own_amounts(unit.estimate)) if allowance else None
 
     def wake(self, allowance: Allowance, ready_at: float) -> None:
         """Look at this tenant's units again then."""
         if not math.isinf(ready_at):
             heappush(self._wakes, (ready_at, next(self._sequence), allowance))
+            self.wake_at = self._wakes[0][0]
 
     def release_due(self, now: float) -> None:
         """Whose refill is there stands in line again."""
         while self._wakes and self._wakes[0][0] <= now:
             heappop(self._wakes)[2].release(now)
-
-    @property
-    def wake_at(self) -> float:
-        """When to look again, if nothing happens before."""
-        return self._wakes[0][0] if self._wakes else math.inf
+        self.wake_at = self._wakes[0][0] if self._wakes else math.inf

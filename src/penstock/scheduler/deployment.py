@@ -32,25 +32,24 @@ class Deployment:
         self.health = Health()
         self._output_ratio: dict[str, float] = {}
 
-    def amounts(self, estimate: Estimate) -> Amounts:
-        """What a unit takes here, by its estimate."""
-        return admission_amounts(self.plan.charge, estimate)
+    def amounts(self, estimate: Estimate, class_name: str | None = None) -> Amounts:
+        """What a unit takes here, by its estimate.
 
-    def corrected(self, amounts: Amounts, class_name: str) -> Amounts:
-        """The same by what its class's units have produced lately, of what was expected.
-
-        A unit is estimated when it arrives; one of a large batch may have waited since before
-        anything was known of its kind.
+        With a class it is corrected by what that one's units have produced lately, of what was
+        expected: a unit is estimated when it arrives, and one of a large batch may have waited
+        since before anything was known of its kind.
         """
-        ratio = self._output_ratio.get(class_name)
-        if ratio is None or OTPM not in self.pool.buckets:
-            return amounts
-        return {**amounts, OTPM: amounts[OTPM] * ratio}
+        amounts = admission_amounts(self.plan.charge, estimate)
+        if class_name in self._output_ratio and OTPM in self.pool.buckets:
+            amounts[OTPM] *= self._output_ratio[class_name]
+        return amounts
 
     def produced(self, class_name: str, estimate: Estimate, tokens_output: int) -> None:
         """A unit has ended: remember how its output compares with its estimate."""
         if estimate.tokens_output > 0:
-            observed = min(RATIO_MAX, max(1 / RATIO_MAX, tokens_output / estimate.tokens_output))
+            observed = tokens_output / estimate.tokens_output
+            if not 1 / RATIO_MAX < observed < RATIO_MAX:
+                observed = min(RATIO_MAX, max(1 / RATIO_MAX, observed))
             ratio = self._output_ratio.get(class_name, 1.0)
             self._output_ratio[class_name] = ratio + RATIO_RATE * (observed - ratio)
 

@@ -112,8 +112,10 @@ class ClassQueue:
         plan = self.plan
         if self.queue.waiting >= plan.queue_max:
             return RefusalReason.QUEUE_FULL
-        if self.queue.waiting_of(tenant) >= max(1.0, plan.queue_tenant_share * plan.queue_max):
-            return RefusalReason.QUEUE_FULL_FOR_TENANT
+        if plan.queue_tenant_share < 1:
+            tenant_max = max(1.0, plan.queue_tenant_share * plan.queue_max)
+            if self.queue.waiting_of(tenant) >= tenant_max:
+                return RefusalReason.QUEUE_FULL_FOR_TENANT
         return None
 
     def hold(self, tenant: str, now: float) -> None:
@@ -150,12 +152,15 @@ class ClassQueue:
         """Account for the time since the last call: causes for the units that waited through it,
         and credit for the class, if somebody stood in line.
         """
+        queue = self.queue
         if now > self._credit_at:
-            if self.queue.has_line:
+            if queue.has_line:
                 credit = self.credit + self.plan.min_share * (now - self._credit_at)
                 self.credit = credit if credit < CREDIT_MAX_SECONDS else CREDIT_MAX_SECONDS
             self._credit_at = now
-        if self.queue.waiting:
+        elif queue.waiting:
+            return
+        if queue.waiting:
             for clock in self._clocks.values():
                 clock.advance(now)
         elif self._clocks:
@@ -201,7 +206,7 @@ class ClassQueue:
         return pushes_at
 
 
-class Placement(msgspec.Struct, eq=False):
+class Placement(msgspec.Struct, eq=False, gc=False):
     """Where a unit goes, or will go: the deployment, what it takes there, when, and why then."""
 
     deployment: Deployment
@@ -326,19 +331,23 @@ class Domain:
             else:
                 return granted, self._wake_at
         held: dict[Pool, Held] = {}
-        looks_at = []
+        wake_at = math.inf
         waiting = [queue for queue in self.classes if queue.queue.waiting]
         for queue in waiting:
             queue.advance(now)
             if queue.plan.min_share:
-                looks_at.append(self._push_starved(queue, held, granted, now))
+                look_at = self._push_starved(queue, held, granted, now)
+                if look_at < wake_at:
+                    wake_at = look_at
         for queue in waiting:
-            looks_at.append(self._serve(queue, held, granted, now))
+            look_at = self._serve(queue, held, granted, now)
+            if look_at < wake_at:
+                wake_at = look_at
         self._is_changed = False
         for queue in self.classes:
             queue.is_changed = False
-        self._wake_at = min(looks_at, default=math.inf)
-        return granted, self._wake_at
+        self._wake_at = wake_at
+        return granted, wake_at
 
     def _push_starved(
         self,
@@ -426,7 +435,7 @@ class Domain:
         self, queue: ClassQueue, head: Waiting, reserve: float, now: float
     ) -> bool:
         """Whether a unit's tenant has used up its own limits; it then waits beside the line."""
-        allowance = self._allowances.of(head.unit.tenant)
+        allowance = self._allowances.by_tenant.get(head.unit.tenant)
         if allowance is None:
             return False
         amounts = own_amounts(head.unit.estimate)
@@ -476,7 +485,7 @@ class Domain:
         best_rank = (math.inf, False, 0.0, 0.0)
         for deployment in options if is_only_one else _in_health(options, now):
             pool = deployment.pool
-            amounts = deployment.corrected(deployment.amounts(unit.estimate), unit.class_name)
+            amounts = deployment.amounts(unit.estimate, unit.class_name)
             ready_at, cause = deployment.ready_at(amounts, reserve, now, plan)
             hold = held.get(pool)
             if hold is not None and not pool.leaves_room_for(hold, amounts, now):

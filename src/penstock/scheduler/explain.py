@@ -54,7 +54,7 @@ NEVER_BESIDE = Beside(0.0, 0.0)
 NO_ACCOUNT: Mapping[str, float] = {}
 
 
-class Mark(msgspec.Struct, frozen=True):
+class Mark(msgspec.Struct, frozen=True, gc=False):
     """A line's accounts at the moment at which a unit began to wait."""
 
     at: float
@@ -125,13 +125,12 @@ class LineClock:
         waited = self._at - mark.at
         if waited <= 0:
             return {}
-        beside = self._been_beside(tenant)
+        beside, beside_before = self._been_beside(tenant), mark.beside
         higher_class = self._higher_class - mark.higher_class
-        causes = {
-            HIGHER_CLASS: higher_class - (beside.higher_class - mark.beside.higher_class),
-            TENANT_LIMIT: beside.seconds - mark.beside.seconds,
-        }
-        for cause, seconds in self._by_tenant.get(tenant, {}).items():
-            causes[cause] = seconds - mark.own.get(cause, 0.0)
+        higher_class -= beside.higher_class - beside_before.higher_class
+        causes = {HIGHER_CLASS: higher_class, TENANT_LIMIT: beside.seconds - beside_before.seconds}
+        own_before = mark.own
+        for cause, seconds in self._by_tenant.get(tenant, NO_ACCOUNT).items():
+            causes[cause] = seconds - own_before.get(cause, 0.0)
         causes[FAIR_SHARE] = waited - sum(causes.values())
         return {cause: seconds for cause, seconds in causes.items() if seconds > 1e-9}

@@ -300,8 +300,9 @@ class FairQueue:
 
     def _rest(self) -> None:
         """Nobody waits: the busy period ends, and with it what was owed within it."""
-        ahead = max((flow.start for flow in self._flows.values()), default=0.0)
-        self.virtual_time = max(self.virtual_time, ahead)
+        for flow in self._flows.values():
+            if flow.start > self.virtual_time:
+                self.virtual_time = flow.start
         self._flows.clear()
         self._lines.clear()
         self.weights_waiting = 0.0

@@ -147,7 +147,8 @@ class Health:
 
     def _count(self, failed: float) -> None:
         """Take note of one ending; after many good ones earlier troubles are forgotten."""
-        self._calls = min(self._calls + 1, OUT_CALLS_MIN)
+        if self._calls < OUT_CALLS_MIN:
+            self._calls += 1
         self._failed_share += (failed - self._failed_share) / self._calls
         if self._failed_share < 1 / OUT_CALLS_MIN and self._calls == OUT_CALLS_MIN:
             self._times_out = 0

@@ -49,7 +49,7 @@ from penstock.scheduler.waiting import Waiting
 from penstock.units import Amounts, Grant, Unit, Usage
 
 
-class Flight(msgspec.Struct, frozen=True, eq=False):
+class Flight(msgspec.Struct, frozen=True, eq=False, gc=False):
     """A granted unit that has not ended: what it holds and where."""
 
     waiting: Waiting
@@ -82,7 +82,8 @@ class Scheduler:
             self._take[type(event)](self, event, decisions, now)
         if self._deadlines:
             self._evict_expired(decisions, now)
-        self._allowances.release_due(now)
+        if self._allowances.wake_at <= now:
+            self._allowances.release_due(now)
         wake_at = math.inf
         for domain in self.domains:
             granted, domain_wake_at = domain.pump(now)
@@ -90,7 +91,8 @@ class Scheduler:
                 wake_at = domain_wake_at
             for waiting, placement in granted:
                 decisions.grants.append(self._fly(waiting, placement, now))
-        wake_at = min(wake_at, self._allowances.wake_at)
+        if self._allowances.wake_at < wake_at:
+            wake_at = self._allowances.wake_at
         if self._deadlines and self._deadlines[0][0] < wake_at:
             wake_at = self._deadlines[0][0]
         if wake_at < math.inf:
