@@ -81,6 +81,7 @@ class Connection(asyncio.Protocol):
         self._sink: Sink | None = None
         self._sink_error: Exception | None = None
         self._idle_seconds = self._ends_at = 0.0
+        self._bytes_seen = 0
         self.silent_until = 0.0
         self._reset()
 
@@ -126,6 +127,13 @@ class Connection(asyncio.Protocol):
         """Cut the connection: that is how a provider learns of a hang-up."""
         if self._transport is not None:
             self._transport.abort()
+
+    def is_silent(self, now: float) -> bool:
+        """Whether it has been silent for too long. ``now`` is the loop's time."""
+        if self._sink is not None and self._bytes_received != self._bytes_seen:
+            self._bytes_seen = self._bytes_received
+            self.silent_until = min(self._ends_at, now + self._idle_seconds)
+        return self.silent_until <= now
 
     def time_out(self) -> None:
         """The silence was too long. Where nothing is awaited it is the caller who is slow."""
@@ -201,7 +209,6 @@ class Connection(asyncio.Protocol):
             raise error
 
     def _pour(self, sink: Sink) -> None:
-        self.silent_until = min(self._ends_at, self._loop.time() + self._idle_seconds)
         try:
             goes_on = sink(self.rest())
         except Exception as error:  # noqa: BLE001 - `flow` raises it

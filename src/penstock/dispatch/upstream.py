@@ -260,7 +260,7 @@ class Upstream:
         self._sweep = None
         now = self.time()
         for connection in self._busy:
-            if connection.silent_until <= now:
+            if connection.is_silent(now):
                 connection.time_out()
         for origin, kept in list(self._idle.items()):
             staying = [one for one in kept if one.is_reusable and one.silent_until > now]

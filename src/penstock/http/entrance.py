@@ -36,12 +36,13 @@ class Entrance:
 
     def __init__(self, routes: Sequence[BaseRoute], desk: Desk) -> None:
         self._pairs = require_doors(routes)
-        # A path without parameters is found in one step, whatever stands before it.
-        self._exact: dict[tuple[str, str], Door] = {}
+        # A path without parameters is found in one step, whatever stands before it; as it is
+        # compared byte by byte, it is in its canonical form.
+        self._exact: dict[tuple[str, bytes], Door] = {}
         for route, door in self._pairs:
             if "{" not in route.path:
                 for method in route.methods or ():
-                    self._exact.setdefault((method, route.path), door)
+                    self._exact.setdefault((method, route.path.encode("ascii")), door)
         self._desk = desk
 
     def __call__(
@@ -61,12 +62,12 @@ class Entrance:
         try:
             hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
             self._desk.hosts.check(hosts)
+            exact = self._exact.get((scope["method"], scope["raw_path"]))
+            if exact is not None:
+                return exact
             check_path(scope["raw_path"])
         except InvalidRequest as error:
             return self._refusal(error)
-        exact = self._exact.get((scope["method"], scope["path"]))
-        if exact is not None:
-            return exact
         allowed: set[str] = set()
         shape: ErrorShape | None = None
         for route, door in self._pairs:

@@ -286,7 +286,9 @@ class OpenAIStreamReader(EventReader):
         if not (ready.startswith(b"data: {") and ready.endswith(b"}\n\n")):
             return 0
         events = ready.count(b"\n\n")
-        if events != ready.count(b"}\n\ndata: {") + 1 or b'"error"' in ready:
+        if events > 1 and events != ready.count(b"}\n\ndata: {") + 1:
+            return 0
+        if b'"error"' in ready:
             return 0
         # A quote inside a text is escaped, so these quotes are those of a field's name.
         usages = ready.count(b'"usage"')
