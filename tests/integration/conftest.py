@@ -8,6 +8,7 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -81,10 +82,25 @@ class Running:
         return code
 
 
-def poll(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    """Wait until another process has got somewhere; fails after a bounded time."""
+NOT_MADE = ("no such table", "unable to open database file")
+
+
+def poll(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    """Wait until another process has got somewhere; fails after a bounded time.
+
+    A store that is still to be made holds nothing yet.
+    """
+
+    def holds() -> bool:
+        try:
+            return condition()
+        except sqlite3.OperationalError as error:
+            if str(error).partition(":")[0] not in NOT_MADE:
+                raise
+            return False
+
     ends_at = time.monotonic() + seconds
-    while not condition():
+    while not holds():
         if time.monotonic() > ends_at:
             pytest.fail(f"it did not happen within {seconds:g} s")
         time.sleep(0.02)

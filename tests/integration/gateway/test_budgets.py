@@ -72,12 +72,9 @@ def spend(client: openai.OpenAI) -> int:
 
 
 def rows_with(store: Path, outcome: str) -> int:
-    """How many rows of the ledger have that outcome; none before its tables are made."""
+    """How many rows of the ledger have that outcome."""
     with closing(sqlite3.connect(store / "penstock.db")) as connection:
-        try:
-            counted = connection.execute("SELECT count(*) FROM calls WHERE outcome = ?", (outcome,))
-        except sqlite3.OperationalError:
-            return 0
+        counted = connection.execute("SELECT count(*) FROM calls WHERE outcome = ?", (outcome,))
         return int(counted.fetchone()[0])
 
 

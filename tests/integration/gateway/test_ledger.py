@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 import subprocess
@@ -44,17 +45,11 @@ BODY = {"model": "sandbox", "max_tokens": 20, "messages": [{"role": "user", "con
 
 
 def rows(store: Path) -> list[dict[str, Any]]:
-    """What the ledger holds; nothing before its first row is written."""
-    if not (store / "penstock.db").exists():
-        return []
-    connection = sqlite3.connect(store / "penstock.db")
-    connection.row_factory = sqlite3.Row
-    try:
+    """What the ledger holds."""
+    with contextlib.closing(sqlite3.connect(store / "penstock.db")) as connection:
+        connection.row_factory = sqlite3.Row
         found = connection.execute("SELECT * FROM calls ORDER BY number").fetchall()
-    except sqlite3.OperationalError:
-        found = []
-    connection.close()
-    return [dict(row) for row in found]
+        return [dict(row) for row in found]
 
 
 @pytest.fixture(scope="module")

@@ -334,7 +334,7 @@ def test_an_error_in_the_stream_is_held_back_and_classified(error: str, kind: Fa
     assert reader.failure_event == event
 
 
-@pytest.mark.timeout(5)  # looked at one by one they take 12 s
+@pytest.mark.timeout(10)  # looked at one by one they take 12 s
 def test_any_number_of_comments_and_blank_lines_passes_unread() -> None:
     reader = ADAPTER.stream_reader(ADAPTER.parse(Endpoint.CHAT, chat(stream=True)))
     flood = b":\n\n\n\n" * 10_000
