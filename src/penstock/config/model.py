@@ -70,7 +70,10 @@ class ServerTable(_Table, frozen=True):
     ] = 8 * 1024 * 1024
     bodies_bytes_max: Annotated[
         PositiveInt,
-        Meta(description="bytes of all bodies held at once, one tenant half of them; over it: 503"),
+        Meta(
+            description="bytes of all bodies held at once, one tenant half of them; over it: 503; "
+            "and of answers that callers do not take: over it the largest are cut off"
+        ),
     ] = 256 * 1024 * 1024
     header_bytes_max: Annotated[
         PositiveInt, Meta(description="largest request head; larger ones are refused with 431")

@@ -17,7 +17,13 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from penstock.dispatch.connection import READ_BYTES_MAX, Connection, Sink, UpstreamFault
+from penstock.dispatch.connection import (
+    BUFFER_BYTES,
+    READ_BYTES_MAX,
+    Connection,
+    Sink,
+    UpstreamFault,
+)
 from penstock.errors import UpstreamInvalid
 
 __all__ = ["READ_BYTES_MAX", "Timeouts", "Upstream", "UpstreamFault", "UpstreamResponse"]
@@ -137,6 +143,7 @@ class Upstream:
         self._tls = tls
         self._loop = asyncio.get_running_loop()
         self.time = self._loop.time
+        self._buffer = bytearray(BUFFER_BYTES)
         self._targets: dict[str, _Target] = {}
         self._idle: dict[_Origin, list[Connection]] = {}
         self._busy: set[Connection] = set()
@@ -220,7 +227,7 @@ class Upstream:
             async with asyncio.timeout(seconds):
                 has_room = await self._room.acquire()
                 _, connection = await self._loop.create_connection(
-                    lambda: Connection(self._loop),
+                    lambda: Connection(self._loop, self._buffer),
                     origin.host,
                     origin.port,
                     ssl=self._context() if origin.is_tls else None,

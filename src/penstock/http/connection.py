@@ -95,6 +95,7 @@ class Connection(asyncio.Protocol):
         self._is_paused = False
         self._head_since: float | None = None
         self._idle_since: float | None = None
+        self.written_bytes = 0
         self._unsent_bytes = 0
         self._unsent_since = 0.0
         self._lingers_until: float | None = None
@@ -341,6 +342,14 @@ class Connection(asyncio.Protocol):
             self.transport.close()
         else:
             self._running.keeps_alive = False
+
+    @property
+    def untaken_bytes(self) -> int:
+        """What it held at the last sweep that its caller had not taken.
+
+        What was written at once stays whole until its last byte is gone.
+        """
+        return max(self._unsent_bytes, self.written_bytes) if self._unsent_bytes else 0
 
     def _refuse(self, status: int, message: str) -> None:
         """Answer in one go, read no more, and close once the caller had time to see it."""

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import socket
 import stat
 from collections.abc import Callable, Sequence
 from email.utils import formatdate
+from operator import attrgetter
 from pathlib import Path
 from typing import Final, cast
 
@@ -22,6 +24,8 @@ from penstock.http.line import Application
 
 SWEEP_SECONDS_MAX: Final = 1.0
 BACKLOG: Final = 2048
+
+_log = logging.getLogger("penstock.http")
 
 
 class HttpServer:
@@ -125,9 +129,29 @@ class HttpServer:
         """Look at every connection, and set the Date header for the next second."""
         self._listener.date_line = b"date: %b\r\n" % formatdate(usegmt=True).encode("ascii")
         now = loop.time()
+        untaken_bytes = 0
         for connection in list(self._listener.connections):
             connection.sweep(now)
+            untaken_bytes += connection.untaken_bytes
+        if untaken_bytes > self._table.bodies_bytes_max:
+            self._cut_slowest(untaken_bytes - self._table.bodies_bytes_max)
         self._sweep_handle = loop.call_later(self._sweep_seconds, self._sweep, loop)
+
+    def _cut_slowest(self, excess_bytes: int) -> None:
+        """Cut those who hold most, since callers have left too much untaken, all together.
+
+        A stream waits for its reader; a whole answer has nowhere else to be, and 64 MiB of it
+        for each of a few hundred callers who take nothing are more than a machine has.
+        """
+        cut = 0
+        by_size = attrgetter("untaken_bytes")
+        for connection in sorted(self._listener.connections, key=by_size, reverse=True):
+            connection.transport.abort()
+            excess_bytes -= connection.untaken_bytes
+            cut += 1
+            if excess_bytes <= 0:
+                break
+        _log.warning("%d callers were cut off: they left too much of their answers untaken", cut)
 
 
 def event_loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:

@@ -190,6 +190,7 @@ class Turn:
         if self._head:
             chunk, self._head = self._head + chunk, b""
         if chunk:
+            connection.written_bytes = len(chunk)
             connection.transport.write(chunk)
         if is_last:
             self.is_answered = True

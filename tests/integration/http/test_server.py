@@ -309,6 +309,39 @@ def test_a_whole_answer_that_nobody_takes_does_not_hold_the_connection(run, serv
     run(scenario())
 
 
+def test_what_callers_leave_untaken_is_bounded_together_and_the_largest_are_cut(
+    run, serving
+) -> None:
+    """Three large answers are one too many; who holds little stays, and so do two of them."""
+    ended = asyncio.Semaphore(0)
+
+    async def handler(exchange):
+        size = 9_000_000 if exchange.headers.get("x-size") == "large" else 20_000
+        await exchange.respond(200, b"x" * size)
+        ended.release()
+
+    async def scenario() -> None:
+        # Twenty megabytes, less what the kernel takes from us of each.
+        table = {"bodies_bytes_max": 20_000_000, "write_timeout_seconds": 0.8}
+        async with serving(handler, **table) as service:
+            cut, listener = asyncio.Event(), service.server._listener
+            on_lost = listener.on_lost
+            listener.on_lost = lambda: (cut.set(), on_lost())
+            large = [await service.connect() for _ in range(3)]
+            small_reader, small = await service.connect()
+            small.write(GET)
+            for _, writer in large:
+                writer.transport.pause_reading()
+                writer.write(GET.replace(b"\r\n\r\n", b"\r\nx-size: large\r\n\r\n"))
+            for _ in range(4):
+                await ended.acquire()
+            await cut.wait()
+            assert len(listener.connections) == 3
+            assert statuses(await small_reader.readuntil(b"\r\n\r\n")) == [200]
+
+    run(scenario())
+
+
 def test_a_slow_reader_that_takes_something_is_served_to_the_end(run, serving) -> None:
     async def handler(exchange):
         await exchange.respond(200, b"x" * 20_000_000)
