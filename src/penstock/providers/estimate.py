@@ -29,7 +29,6 @@ from __future__ import annotations
 import math
 import re
 from collections import OrderedDict
-from functools import cache
 
 import msgspec
 
@@ -52,6 +51,7 @@ _PROMPT_FIELDS = ("messages", "system", "input", "instructions", "prompt")
 _SCHEMA_FIELDS = ("tools", "functions", "response_format", "text", "output_config", "output_format")
 _SCHEMA_SHARE = 0.6
 """Providers write a JSON schema out in a shorter form than JSON before a model reads it."""
+_SHARES = dict.fromkeys(_PROMPT_FIELDS, 1.0) | dict.fromkeys(_SCHEMA_FIELDS, _SCHEMA_SHARE)
 _TOKENS_PER_MESSAGE = 4.0
 _TOKENS_PER_CALL = 3.0
 
@@ -72,6 +72,7 @@ _WEIGHTS: tuple[tuple[bytes, float], ...] = (
 """Classes of bytes, no byte in two, and the tokens that one of a class is worth; the most common
 first. Backslashes and continuation bytes are worth nothing: what they introduce or continue is
 counted."""
+_ASCII_WEIGHTS = _WEIGHTS[:5]
 
 
 class Forecast(Estimate, frozen=True):
@@ -152,14 +153,10 @@ class Estimator:
 def tokens_of_call(call: ParsedCall) -> float:
     """The first guess at a call's input tokens, uncorrected; at least 3."""
     tokens = _TOKENS_PER_CALL
-    for name in _PROMPT_FIELDS:
-        raw = call.fields.get(name)
-        if raw is not None:
-            tokens += tokens_of_json(bytes(raw))
-    for name in _SCHEMA_FIELDS:
-        raw = call.fields.get(name)
-        if raw is not None:
-            tokens += _SCHEMA_SHARE * tokens_of_json(bytes(raw))
+    for name, raw in call.fields.items():
+        share = _SHARES.get(name)
+        if share is not None:
+            tokens += share * tokens_of_json(bytes(raw))
     return tokens
 
 
@@ -175,19 +172,24 @@ def tokens_of_json(raw: bytes) -> float:
     text, media = _without_media(raw) if types else (raw, 0)
     roles = text.count(b'"role"')
     # The names of a message's fields are in every message: _TOKENS_PER_MESSAGE has them.
-    tokens = -(roles + types) * _weight(b'"role"')
-    tokens -= text.count(b'"content"') * _weight(b'"content"')
-    for kind, weight in _WEIGHTS:
+    tokens = -(roles + types) * _ROLE_WEIGHT
+    tokens -= text.count(b'"content"') * _CONTENT_WEIGHT
+    length = len(text)
+    for kind, weight in _ASCII_WEIGHTS if text.isascii() else _WEIGHTS:
         # What was counted is taken away, so that most passes see little of the text.
-        rest = text.translate(None, kind)
-        tokens += weight * (len(text) - len(rest))
-        text = rest
+        text = text.translate(None, kind)
+        left = len(text)
+        tokens += weight * (length - left)
+        length = left
     return max(tokens, 0.0) + roles * _TOKENS_PER_MESSAGE + media * TOKENS_PER_MEDIUM
 
 
-@cache
 def _weight(text: bytes) -> float:
     return sum(weight * sum(byte in kind for byte in text) for kind, weight in _WEIGHTS)
+
+
+_ROLE_WEIGHT = _weight(b'"role"')
+_CONTENT_WEIGHT = _weight(b'"content"')
 
 
 def _without_media(raw: bytes) -> tuple[bytes, int]:
