@@ -145,10 +145,11 @@ async function failing(fault, call) {
   return ending(call);
 }
 
-async function pieceCount() {
+async function pieceCount(model) {
   const seen = [];
-  for await (const piece of client.pieces("free")) seen.push(piece);
-  return { text: seen.join(""), pieces: seen.length };
+  const began = Date.now();
+  for await (const piece of client.pieces(model)) seen.push(piece);
+  return { text: seen.join(""), pieces: seen.length, ms: Date.now() - began };
 }
 
 async function waited() {
@@ -158,9 +159,12 @@ async function waited() {
   return { text, ms: Date.now() - began };
 }
 
+// One of both waits for seconds, and reads of its wait, while the rest goes on.
+const told = Promise.all([pieceCount("rare"), pieceCount("rare")]);
+told.catch(() => {});
 const seen = {
   plain: await client.plain("free"),
-  stream: await pieceCount(),
+  stream: await pieceCount("free"),
   tool: await client.tool("free"),
   waited: await waited(),
   // The bucket of "tight" is empty now: two seconds to wait.
@@ -175,5 +179,6 @@ for (const fault of ["500", "529", "reset-before", "401", "400-context", "html",
 for (const fault of ["reset-mid-stream", "error-mid-stream", "truncated-json"]) {
   seen.failing[fault] = await failing(fault, () => all(client.pieces("free")));
 }
+seen.told = await told;
 console.log(JSON.stringify(seen));
 process.exit(0);

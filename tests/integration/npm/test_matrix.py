@@ -41,6 +41,14 @@ key_env = "SANDBOX_KEY"
 kind = "anthropic"
 base_url = "{paced}"
 key_env = "SANDBOX_KEY"
+[providers.openai-rare]
+kind = "openai"
+base_url = "{rare}/v1"
+key_env = "SANDBOX_KEY"
+[providers.anthropic-rare]
+kind = "anthropic"
+base_url = "{rare}"
+key_env = "SANDBOX_KEY"
 [keys.person]
 tenant = "web"
 key_env = "PERSON_KEY"
@@ -61,6 +69,12 @@ provider = "{kind}-paced"
 model = "sandbox"
 serves = ["paced"]
 concurrency = 50
+[deployments.{kind}-rare]
+provider = "{kind}-rare"
+model = "sandbox"
+serves = ["rare"]
+rpm = 13
+burst_seconds = 4.6
 """
 KEYS = {"SANDBOX_KEY": "upstream-key", "PERSON_KEY": "person-key-with-enough-letters"}
 
@@ -73,9 +87,11 @@ def sandboxes(running: Callable[..., Any], fast_sandbox: Callable[..., Any]) -> 
 
 
 @pytest.fixture(scope="module")
-def service(sandboxes: tuple[Any, Any], serve: Callable[..., Any]) -> Any:
+def service(
+    sandboxes: tuple[Any, Any], fast_sandbox: Callable[..., Any], serve: Callable[..., Any]
+) -> Any:
     fast, paced = sandboxes
-    config = CONFIG.format(url=fast.url, paced=paced.url)
+    config = CONFIG.format(url=fast.url, paced=paced.url, rare=fast_sandbox().url)
     for kind in ("openai", "anthropic"):
         config += DEPLOYMENTS.format(kind=kind)
     started = serve(config, **KEYS)
@@ -113,6 +129,14 @@ def test_pressure_is_a_wait_and_an_impossible_wait_a_429(seen: dict[str, Any]) -
     assert seen["waited"]["ms"] >= 1_000
     assert "text" not in seen["refused"]
     assert seen["refused"]["status"] == 429 or seen["refused"]["code"] == "MODEL_RATE_LIMIT"
+
+
+def test_a_stream_that_is_told_of_its_wait_for_seconds_comes_whole(seen: dict[str, Any]) -> None:
+    """Its head came after a second, then comments: at once and three seconds later."""
+    for one in seen["told"]:
+        assert one["text"] == seen["plain"]
+        assert one["pieces"] > 3
+    assert max(one["ms"] for one in seen["told"]) >= 4_300
 
 
 def test_a_cancelled_call_ends_at_once_on_both_sides(
