@@ -26,15 +26,15 @@ from typing import TypeAlias
 
 from penstock.scheduler.lanes import Lanes
 from penstock.scheduler.ranks import Ranks
-from penstock.scheduler.waiting import Key, Waiting
+from penstock.scheduler.waiting import Place, Waiting
 
 COMPACT_ENDED_MIN = 64
 """Ended units and entries left behind are swept out once there are more than that and more
 than half of what is there: O(1) each, amortised."""
 
 
-Entry: TypeAlias = "tuple[float, Key, Waiting, Flow]"
-"""A flow in line: its tag, its head's place, and both of them. The smallest goes first."""
+Entry: TypeAlias = "tuple[float, Place, Flow]"
+"""A flow in line: its tag, and its head's place. The smallest goes first."""
 
 
 class Flow:
@@ -163,7 +163,7 @@ class FairQueue:
         if flow.ended > COMPACT_ENDED_MIN and flow.ended > flow.waiting:
             flow.compact()
         entry = flow.entered.get(model)
-        if entry is not None and entry[2] is waiting and flow.units[model].are_several:
+        if entry is not None and entry[1][3] is waiting and flow.units[model].are_several:
             # Of another sub-tenant the next one's place may be before the place of this one.
             self._enter(flow, model)
 
@@ -217,7 +217,7 @@ class FairQueue:
             entry = self._first(model)
             if entry is not None and (best is None or entry < best):
                 best = entry
-        return None if best is None else best[2]
+        return None if best is None else best[1][3]
 
     def ahead_of(self, waiting: Waiting) -> int:
         """How many units will go before one that waits, or would; about.
@@ -265,7 +265,7 @@ class FairQueue:
         if head is None:
             flow.entered.pop(model, None)
             return None
-        entry = flow.entered[model] = (flow.tag, head.key, head, flow)
+        entry = flow.entered[model] = (flow.tag, head.place, flow)
         return entry
 
     def _enter_all(self, flow: Flow) -> None:
@@ -277,9 +277,9 @@ class FairQueue:
         line = self._lines.get(model)
         while line:
             entry = line[0]
-            tag, _, head, flow = entry
+            tag, place, flow = entry
             is_latest = flow.entered.get(model) is entry
-            if is_latest and head.is_waiting and tag == flow.tag:
+            if is_latest and place[3].is_waiting and tag == flow.tag:
                 return entry
             again = self._entry(flow, model) if is_latest else None
             if again is None:

@@ -14,17 +14,14 @@ would cost every call to avoid.
 from __future__ import annotations
 
 from heapq import heapify, heappop, heappush
-from typing import Final, TypeAlias
+from typing import Final
 from zlib import crc32
 
-from penstock.scheduler.waiting import Key, Waiting
+from penstock.scheduler.waiting import Place, Waiting
 from penstock.units import Unit
 
 LANES_MAX: Final = 32
 UNNAMED: Final = -1
-
-Place: TypeAlias = tuple[Key, Waiting]
-"""A unit behind its key, so that a heap compares them without asking the unit."""
 
 
 def lane_of(unit: Unit) -> int:
@@ -54,7 +51,7 @@ class Lanes:
         if heap is None:
             heap = self._heaps[lane] = []
             self._turns[lane] = max(self._turns.get(lane, 0.0), self._turn)
-        heappush(heap, (waiting.key, waiting))
+        heappush(heap, waiting.place)
 
     def head(self) -> tuple[Waiting | None, int]:
         """The unit that goes first, and how many ended ones were forgotten on the way to it."""
@@ -63,7 +60,7 @@ class Lanes:
         best: Place | None = None
         best_turn = 0.0
         for lane, heap in self._heaps.items():
-            while heap and not heap[0][1].is_waiting:
+            while heap and not heap[0][3].is_waiting:
                 heappop(heap)
                 forgotten += 1
             if not heap:
@@ -74,7 +71,7 @@ class Lanes:
                 best, best_turn = heap[0], turn
         if is_any_empty:
             self._heaps = {lane: heap for lane, heap in self._heaps.items() if heap}
-        return (None if best is None else best[1]), forgotten
+        return (None if best is None else best[3]), forgotten
 
     def granted(self, waiting: Waiting) -> None:
         """A unit goes: its lane has been given so much more."""
@@ -86,7 +83,7 @@ class Lanes:
     def compact(self) -> None:
         """Forget the ended units wherever they are."""
         for lane, heap in list(self._heaps.items()):
-            alive = [place for place in heap if place[1].is_waiting]
+            alive = [place for place in heap if place[3].is_waiting]
             heapify(alive)
             if alive:
                 self._heaps[lane] = alive

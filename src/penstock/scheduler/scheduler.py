@@ -370,7 +370,7 @@ class Scheduler:
     def _replan(self, event: Replanned, decisions: Decisions, now: float) -> None:
         """Take over a changed configuration; what waits keeps its place, what flies flies on."""
         plan = event.plan
-        waiting_before = sorted(self._waiting.values(), key=lambda waiting: waiting.key)
+        waiting_before = sorted(self._waiting.values())
         self._waiting.clear()
         self._deadlines.clear()
         self.plan = plan

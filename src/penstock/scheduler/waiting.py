@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from penstock.scheduler.deployment import Deployment
 
 
-Key: TypeAlias = tuple[float, float, int]
-"""Where a unit stands within its tenant: urgency, arrival, and its number."""
+Place: TypeAlias = "tuple[float, float, int, Waiting]"
+"""Where a unit stands within its tenant (urgency, arrival, number), and the unit."""
 
 
 class Waiting:
@@ -31,15 +31,17 @@ class Waiting:
     """
 
     __slots__ = (
+        "arrival",
         "attempt",
         "causes",
         "cost_seconds",
         "is_waiting",
-        "key",
         "mark",
+        "number",
         "options",
         "submitted_at",
         "unit",
+        "urgency",
     )
 
     def __init__(
@@ -53,7 +55,9 @@ class Waiting:
             arrival = earliest
         if plan.order == "remaining":
             arrival += STEP_SECONDS * (steps_left - 1.0)
-        self.key: Key = (urgency, arrival, sequence)
+        self.urgency = urgency
+        self.arrival = arrival
+        self.number = sequence
         self.unit = unit
         self.submitted_at = now
         self.options: Sequence[Deployment] = ()
@@ -64,9 +68,9 @@ class Waiting:
         self.is_waiting = True
 
     @property
-    def number(self) -> int:
-        """Its number in the order of arrival."""
-        return self.key[2]
+    def place(self) -> Place:
+        """What a heap compares: numbers alone, as long as no unit is in it twice."""
+        return self.urgency, self.arrival, self.number, self
 
     def waited_for(self, causes: dict[str, float]) -> None:
         """Add to its account of what it waited for."""
@@ -77,12 +81,13 @@ class Waiting:
             self.causes[cause] = self.causes.get(cause, 0.0) + seconds
 
     def __lt__(self, other: Waiting) -> bool:
-        return self.key < other.key
+        return self.place[:3] < other.place[:3]
 
     def again(self) -> Waiting:
         """The same place, for a unit that comes back: an ended entry is never revived."""
         other = Waiting.__new__(Waiting)
-        other.key, other.unit, other.submitted_at = self.key, self.unit, self.submitted_at
+        other.urgency, other.arrival, other.number = self.urgency, self.arrival, self.number
+        other.unit, other.submitted_at = self.unit, self.submitted_at
         other.options, other.cost_seconds = self.options, self.cost_seconds
         other.attempt, other.is_waiting = self.attempt, True
         other.mark, other.causes = None, self.causes

@@ -27,11 +27,11 @@ STEP = st.tuples(
 def first_of_all(queue: FairQueue, held: set[str], model: str) -> Waiting | None:
     """The head of the flow with the smallest tag, found by looking at every one."""
     heads = [
-        (flow.tag, head.key, head)
+        (flow.tag, head.place)
         for tenant, flow in queue._flows.items()
         if tenant not in held and (head := flow.head(model)) is not None
     ]
-    return min(heads)[2] if heads else None
+    return min(heads)[1][3] if heads else None
 
 
 A_LATER_LANE_WITH_AN_EARLIER_UNIT = [
