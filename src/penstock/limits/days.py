@@ -29,7 +29,11 @@ that stands at K has lost no refill. In the first ``LEARNING_SECONDS`` there is 
 may take its ``min_share`` of the refill below it, so that it does not starve day after day.
 
 Rejected: the last hour's rate times 24 hours, whatever the level: after one busy hour batch work
-stands still with the day full. A calendar of yesterday's hours: more to learn than it tells.
+stands still with the day full. A calendar of yesterday's hours: more to learn than it tells. A
+spread learnt from the forecast's own errors: where urgent calls come in rushes of half an hour at
+up to 2.4 times the refill, the most urgent class waited up to 425 s (99th percentile, six simulated
+days; none in three of them) and then not at all; but of standard calls 7 to 11 % ran into their
+deadlines instead of 2 to 5 %, for a reserve that was hardly touched.
 """
 
 from __future__ import annotations
