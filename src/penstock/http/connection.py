@@ -256,6 +256,8 @@ class Connection(asyncio.Protocol):
         is_encoded = b"transfer-encoding" in names
         if is_encoded and (version == "1.0" or b"content-length" in names):
             self._raise_refusal(400, "Transfer-Encoding needs HTTP/1.1 without Content-Length.")
+        if is_encoded and names[b"transfer-encoding"].lower() != b"chunked":
+            self._raise_refusal(400, "Transfer-Encoding must be 'chunked' and nothing beside it.")
         if self._parser.should_upgrade() and (is_encoded or b"content-length" in names):
             self._raise_refusal(400, "A request with a body cannot ask for an upgrade.")
         if len(self._waiting) >= PIPELINE_MAX:
