@@ -81,6 +81,11 @@ class Flow:
         self.ended -= forgotten
         return head
 
+    def ahead_of(self, waiting: Waiting, before: int) -> int:
+        """How many of ``before``, which came earlier, go before one that waits, or would; about."""
+        lanes = self.units.get(waiting.unit.model) if before else None
+        return before if lanes is None else lanes.ahead_of(waiting, before)
+
     def compact(self) -> None:
         """Forget the ended units wherever they are."""
         for lanes in self.units.values():
@@ -222,23 +227,27 @@ class FairQueue:
     def ahead_of(self, waiting: Waiting) -> int:
         """How many units will go before one that waits, or would; about.
 
-        Of its own tenant those that came before it; for each of them the others get as much by
-        their weights, if they have it. Within a quantum it is those that came before, whoever's
-        they are.
+        Of its own tenant those that came before it, as far as its sub-tenants' turns let them; for
+        each of them the others get as much by their weights, if they have it. Within a quantum it
+        is those that came before, whoever's they are.
         """
-        if self._ranks is not None:
-            return self._ranks.before(waiting.number)
         flow = self._flows.get(waiting.unit.tenant)
+        if self._ranks is not None:
+            before = self._ranks.before(waiting.number)
+            if flow is None or not before:
+                return before
+            own_before = flow.ranks.before(waiting.number)
+            return before - own_before + flow.ahead_of(waiting, own_before)
         if flow is None:
             return 0
-        own = flow.ranks.before(waiting.number)
+        own = flow.ahead_of(waiting, flow.ranks.before(waiting.number))
         others = own * (self.weights_waiting / flow.weight - 1.0)
         return own + min(self.waiting - flow.waiting, max(0, round(others)))
 
     def own_ahead_of(self, waiting: Waiting) -> int:
-        """How many units of its own tenant came before one that waits, or would."""
+        """How many units of its own tenant go before one that waits, or would; about."""
         flow = self._flows.get(waiting.unit.tenant)
-        return flow.ranks.before(waiting.number) if flow is not None else 0
+        return flow.ahead_of(waiting, flow.ranks.before(waiting.number)) if flow is not None else 0
 
     def waiting_of(self, tenant: str) -> int:
         """How many units of a tenant wait here."""

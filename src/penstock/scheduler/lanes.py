@@ -22,6 +22,8 @@ from penstock.units import Unit
 
 LANES_MAX: Final = 32
 UNNAMED: Final = -1
+COUNTED_MAX: Final = 64
+"""Those of a longer lane are taken to be ahead, all of them."""
 
 
 def lane_of(unit: Unit) -> int:
@@ -79,6 +81,19 @@ class Lanes:
         turn = self._turns.get(lane, self._turn)
         self._turn = max(self._turn, turn)
         self._turns[lane] = turn + waiting.cost_seconds
+
+    def ahead_of(self, waiting: Waiting, before: int) -> int:
+        """How many of ``before``, which came earlier, go before a unit that waits, or would; about.
+
+        Its own lane's do; every other lane has a turn for each of them, and one more.
+        """
+        lane = lane_of(waiting.unit)
+        own_heap = self._heaps.get(lane, ())
+        own = len(own_heap)
+        if own <= COUNTED_MAX:
+            own = sum(1 for place in own_heap if place[3].is_waiting and place < waiting.place)
+        others = (len(heap) for other, heap in self._heaps.items() if other != lane)
+        return min(before, own + sum(min(count, own + 1) for count in others))
 
     def compact(self) -> None:
         """Forget the ended units wherever they are."""

@@ -108,3 +108,42 @@ def test_the_scheduler_lets_sub_tenants_take_turns(world_type) -> None:
     world.submit(late)
     world.run(until=5.0)
     assert late.unit_id in [grant.unit_id for grant in world.grants[:4]]
+
+
+def test_a_user_s_call_is_not_refused_for_what_another_user_of_its_tenant_has_waiting(
+    world_type,
+) -> None:
+    world = world_type(world_type.plan(rpm=60, burst_seconds=1))
+    world.submit(*[world.unit("interactive", sub_tenant="many") for _ in range(20)])
+    soon = world.unit("interactive", sub_tenant="few", deadline=4.0)
+    assert not world.submit(soon).refusals
+    assert world.scheduler.position(soon.unit_id) == 2
+    world.run(until=4.0)
+    assert soon.unit_id in [grant.unit_id for grant in world.grants]
+    same = world.unit("interactive", sub_tenant="many", deadline=world.now + 4.0)
+    assert world.submit(same).refusals
+
+
+@given(st.lists(st.sampled_from("abc"), min_size=1, max_size=60), st.sampled_from("abcd"))
+def test_where_a_newcomer_stands_is_told_by_its_lane(names: list[str], name: str) -> None:
+    """Within one turn of each lane; what waits in one alone is counted exactly."""
+    lanes = Lanes()
+    for number, sub_tenant in enumerate(names):
+        lanes.push(waiting(number, sub_tenant))
+    newcomer = waiting(len(names), name)
+    told = lanes.ahead_of(newcomer, len(names))
+    lanes.push(newcomer)
+    ahead = 0
+    while take(lanes) is not newcomer:
+        ahead += 1
+    assert abs(told - ahead) <= len(set(names) - {name})
+    if set(names) == {name}:
+        assert told == ahead
+
+
+def test_who_is_behind_another_s_thousand_is_not_told_of_them() -> None:
+    lanes = Lanes()
+    for number in range(1_000):
+        lanes.push(waiting(number, "many"))
+    assert lanes.ahead_of(waiting(1_000, "few"), 1_000) == 1
+    assert lanes.ahead_of(waiting(1_000, "many"), 1_000) == 1_000
