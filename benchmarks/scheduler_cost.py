@@ -2,7 +2,7 @@
 
     ./dev run python benchmarks/scheduler_cost.py
 
-It fills a queue with 100,000 units of 100 tenants in three classes, then goes on for 20,000 more a
+It fills a queue with 100,000 units of 100 tenants in three classes, then goes on for 4,000 more a
 round: each is submitted, one is granted, and one settled, in a tick for each event. Then the whole
 life of a call that nobody hinders, as a gateway has it: submitted and granted, its answer's headers
 read, settled, a tick each, while nobody waits. At last a virtual hour of the simulator.
@@ -37,10 +37,10 @@ HOUR_SECONDS_MAX = 10.0
 BYTES_MAX = 1_024
 WAITING = 100_000
 TENANTS = 100
-CALLS = 20_000
+CALLS = 4_000
 BLOCK = 500
-ROUNDS = 5
-LIVES = 5_000
+ROUNDS = 15
+LIVES = 2_000
 LIVES_PER_SECOND = 100.0
 TRACE, HOUR, HOUR_CALLS = "azure2023_code", 3_600.0, 30_000
 CLASSES = (

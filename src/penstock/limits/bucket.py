@@ -238,17 +238,25 @@ class Bucket:
         uncounted = self._uncounted(production)
         beginning = production.committed - production.drain
         inexact = START_SECONDS * ((1.5 if reserve else 1.0) * self.rate + beginning)
-        start = need = max(1.0, min(inexact, START_SHARE_MAX * capacity), self._margin)
+        start_most = START_SHARE_MAX * capacity
+        start = need = max(1.0, inexact if inexact < start_most else start_most, self._margin)
         if reserve:
-            drained = max(0.0, production.committed + speed - self.rate) * expected / speed
-            drained = max(0.0, drained - uncounted)
+            drain_more = production.committed + speed - self.rate
+            drained = drain_more * expected / speed - uncounted if drain_more > 0 else 0.0
+            if drained < 0:
+                drained = 0.0
             top = capacity - max(SLACK_SHARE * capacity, SLACK_SECONDS * self.rate)
             if drained > top and production.committed > self.rate:
                 return max(self.paused_until, now, production.changes_at)
-            need = max(need, min(drained + self.floor(drained, reserve), top))
-        missing = min(capacity - uncounted, need) - self.level
+            borne = drained + self.floor(drained, reserve)
+            if borne > top:
+                borne = top
+            if borne > need:
+                need = borne
+        most = capacity - uncounted
+        missing = (need if need < most else most) - self.level
         if missing <= ROUNDING * capacity or missing <= ROUNDING:
-            return max(self.paused_until, now)
+            return now if now > self.paused_until else self.paused_until
         growth = self.rate - production.drain
         ready_at = now + missing / growth if growth > 0 else max(now, production.changes_at)
         if start < self.level:

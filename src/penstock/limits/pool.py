@@ -192,12 +192,11 @@ class Pool:
             amount = amounts.get(name)
             if not amount:
                 continue
-            if bucket.production is None:
+            production = bucket.production
+            if production is None:
                 bucket_ready_at = bucket.ready_at(amount, reserve, now)
             else:
-                bucket_ready_at = bucket.ready_to_produce_at(
-                    bucket.production, amount, reserve, now
-                )
+                bucket_ready_at = bucket.ready_to_produce_at(production, amount, reserve, now)
             if bucket_ready_at > ready_at:
                 ready_at, limit = bucket_ready_at, name
         if self.rolling is not None:

@@ -91,7 +91,8 @@ class Answer:
 
     def produced(self, now: float) -> float:
         """What has been counted of it until now."""
-        return self.speed * max(0.0, min(now, self.ends_at) - self.starts_at)
+        until = now if now < self.ends_at else self.ends_at
+        return self.speed * (until - self.starts_at) if until > self.starts_at else 0.0
 
 
 class Production:

@@ -10,6 +10,7 @@ amortised, and off by that share at most. Before one that came last are all, whi
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Sequence
 from itertools import accumulate
 
 WORD_BITS = 256
@@ -27,8 +28,8 @@ class Ranks:
         self._words: dict[int, int] = {}
         self._newest = -1
         self._changes = 0
-        self._names: list[int] = []
-        self._before: list[int] = []
+        self._names: Sequence[int] = ()
+        self._before: Sequence[int] = ()
 
     def add(self, number: int) -> None:
         """One begins to wait."""
