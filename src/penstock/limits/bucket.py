@@ -28,7 +28,13 @@ from collections import deque
 
 from penstock.limits.plateau import Plateau
 from penstock.limits.production import Production
-from penstock.limits.replay import ONE_WAY_SECONDS_MAX, REORDER_SECONDS, Send, remaining_interval
+from penstock.limits.replay import (
+    ONE_WAY_SECONDS_MAX,
+    REORDER_SECONDS,
+    Send,
+    forget_send,
+    remaining_interval,
+)
 from penstock.units import LimitReading
 
 CAPACITY_SECONDS_UNKNOWN = 5.0
@@ -270,13 +276,7 @@ class Bucket:
         """
         self.advance(now)
         self.level = min(self.capacity, self.level + amount)
-        for index in range(len(self._sends) - 1, -1, -1):
-            send = self._sends[index]
-            if send.at < taken_at:
-                return
-            if send.at == taken_at and send.amount == amount:
-                self._sends[index] = Send(taken_at, 0.0)
-                return
+        forget_send(self._sends, taken_at, amount)
 
     def ready_at(self, amount: float, reserve: float, now: float) -> float:
         """The earliest time at which a class that leaves ``reserve`` (0 to 1) may take ``amount``.

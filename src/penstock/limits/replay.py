@@ -31,6 +31,27 @@ class Send(msgspec.Struct, frozen=True, gc=False):
     amount: float
 
 
+def forget_send(sends: deque[Send], at: float, amount: float) -> None:
+    """What was taken then was never charged: it was nothing. O(number of sends since)."""
+    for index in range(len(sends) - 1, -1, -1):
+        send = sends[index]
+        if send.at < at:
+            return
+        if send.at == at and send.amount == amount:
+            sends[index] = Send(at, 0.0)
+            return
+
+
+def sent_since(sends: deque[Send], at: float) -> float:
+    """The amounts of all sends after a moment. O(number of sends since)."""
+    since = []
+    for send in reversed(sends):
+        if send.at <= at:
+            break
+        since.append(send.amount)
+    return sum(reversed(since))
+
+
 def remaining_interval(  # noqa: PLR0913 - eight facts about one reading, by keyword
     remaining: float,
     *,

@@ -19,7 +19,7 @@ from collections import deque
 
 from penstock.limits.bucket import ROUNDING, SENDS_MAX, START_SECONDS
 from penstock.limits.production import Production
-from penstock.limits.replay import REORDER_SECONDS, Send
+from penstock.limits.replay import REORDER_SECONDS, Send, forget_send, sent_since
 from penstock.units import LimitReading
 
 RELEASE_SHARE = 0.1
@@ -118,7 +118,7 @@ class FixedWindow:
         self.advance(now)
         if taken_at >= self._starts_at:
             self.level = min(self.capacity, self.level + amount)
-            self._sends.append(Send(taken_at, -amount))
+            forget_send(self._sends, taken_at, amount)
 
     def ready_at(self, amount: float, reserve: float, now: float) -> float:
         """The earliest time at which a class that leaves ``reserve`` may take ``amount``."""
@@ -192,7 +192,7 @@ class FixedWindow:
             boundary_at = sent_at + reading.reset_seconds + REORDER_SECONDS
             self._starts_at = boundary_at - period_seconds
         if remaining is not None and sent_at >= self._starts_at:
-            since = sum(send.amount for send in self._sends if send.at > sent_at + REORDER_SECONDS)
+            since = sent_since(self._sends, sent_at + REORDER_SECONDS)
             self.level = min(self.level, remaining + reading.rounding / 2 - since)
 
     def replan(self, per_period: float, period_seconds: float, burst_seconds: float | None) -> None:

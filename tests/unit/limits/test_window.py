@@ -64,6 +64,18 @@ def test_somebody_else_s_share_is_seen_and_our_later_sends_are_not_counted_twice
     assert window.level == pytest.approx(250, abs=1)
 
 
+def test_what_was_given_back_is_not_counted_among_later_sends():
+    window = FixedWindow(600, 60.0, 0.0)
+    window.take(100, 10.0)
+    window.take(50, 11.0)
+    window.take(70, 12.0)
+    window.untake(50, 11.0, 13.0)
+    window.take(30, 14.0)
+    window.observe(reading(remaining=300), 60.0, sent_at=10.0, now=15.0)
+
+    assert window.level == pytest.approx(200, abs=1)
+
+
 def test_a_window_that_was_paused_begins_anew_at_its_boundary():
     window = FixedWindow(600, 60.0, 0.0)
     window.pause(20.0, 10.0)
