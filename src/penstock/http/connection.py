@@ -142,6 +142,8 @@ class Connection(asyncio.Protocol):
         writable, self.writable = self.writable, None
         if writable is not None:
             writable.set()
+        if self._waiting and self._running is not None and self._running.is_answered:
+            self._start_next()
 
     def resume_reading(self) -> None:
         """Read on, if reading had stopped."""
@@ -237,14 +239,17 @@ class Connection(asyncio.Protocol):
             self,
             scope,
             keeps_alive=version == "1.1" and self._parser.should_keep_alive(),
-            expects_continue=names.get(b"expect", b"").lower() == b"100-continue",
+            expects_continue=names.get(b"expect", b"").lower() == b"100-continue"
+            and version == "1.1",
         )
         scope["state"] = {"line": turn, "transport": self.transport}
-        if self._running is None or self._running.is_answered:
+        is_free = self._running is None or self._running.is_answered
+        if is_free and self.writable is None:
             self._start(turn)
         else:
+            # A whole answer is not held up by a slow reader; so the request behind it is.
             self._waiting.append(turn)
-            self._wait_in_line(sum(len(name) + len(value) for name, value in self._headers))
+            self._wait_in_line(_head_bytes(turn))
 
     def _check_head(self, version: str, names: Mapping[bytes, bytes]) -> None:
         if len(self._headers) > HEADERS_MAX:
@@ -282,6 +287,8 @@ class Connection(asyncio.Protocol):
         if turn is not None and not turn.is_answered:
             turn.more_body = False
             turn.tell()
+        if self._is_paused:
+            self.resume_reading()  # nobody asks for more, and a hang-up must be seen
 
     def _wait_in_line(self, size: int) -> None:
         """Reading goes on behind a request that is being answered: a hang-up must be seen."""
@@ -302,6 +309,12 @@ class Connection(asyncio.Protocol):
         self.listener.tasks.add(task)
         task.add_done_callback(self.listener.tasks.discard)
 
+    def _start_next(self) -> None:
+        if not self.transport.is_closing():
+            turn = self._waiting.popleft()
+            self._waiting_bytes -= _head_bytes(turn) + turn.held_bytes
+            self._start(turn)
+
     async def _run(self, turn: Turn) -> None:
         """Have the app answer; one that does not is answered for, or its connection closed."""
         try:
@@ -311,7 +324,7 @@ class Connection(asyncio.Protocol):
         if turn.is_answered or turn.is_gone or self.transport.is_closing():
             return
         if turn.is_started:
-            self.transport.close()
+            turn.close()
         else:
             body = b"Internal Server Error"
             turn.begin(500, {"content-type": "text/plain"}, len(body))
@@ -330,11 +343,10 @@ class Connection(asyncio.Protocol):
         if self.transport.is_closing():
             return
         self.resume_reading()
-        if self._waiting:
-            self._start(self._waiting.popleft())
-        else:
-            self._waiting_bytes = 0
+        if not self._waiting:
             self._idle_since = self.loop.time()
+        elif self.writable is None:
+            self._start_next()
 
     # Ends.
 
@@ -358,7 +370,7 @@ class Connection(asyncio.Protocol):
         turn = self._running
         if turn is not None and turn.is_answered:
             turn = None
-        if turn is not None and (turn.is_started or not turn.more_body):
+        if self._waiting or (turn is not None and (turn.is_started or not turn.more_body)):
             # An answer to an earlier request is under way; a second one would be taken for it.
             self.transport.abort()
             return
@@ -398,6 +410,10 @@ class Connection(asyncio.Protocol):
                 self.transport.close()
         elif _older(self._idle_since, now, IDLE_SECONDS_MAX):
             self.transport.close()
+
+
+def _head_bytes(turn: Turn) -> int:
+    return sum(len(name) + len(value) for name, value in turn.scope["headers"])
 
 
 def _older(since: float | None, now: float, seconds: float) -> bool:

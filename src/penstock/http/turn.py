@@ -7,8 +7,10 @@ where that follows at once: header by header it was half of what the server cost
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections.abc import Mapping
 from http import HTTPStatus
+from socket import SO_LINGER, SOL_SOCKET
 from typing import TYPE_CHECKING, Final
 
 from penstock.http.line import Message, Scope
@@ -30,6 +32,8 @@ def _status_line(status: int) -> bytes:
 
 STATUS_LINES: Final = {status: _status_line(status) for status in range(100, 600)}
 _BODILESS: Final = (204, 304)
+_RESET: Final = struct.pack("ii", 1, 0)
+"""Linger for no time at all: closing resets the connection."""
 
 
 class Turn:
@@ -76,7 +80,7 @@ class Turn:
         self._waiter: asyncio.Future[None] | None = None
         self._is_head = scope["method"] == "HEAD"
         self._is_chunked = False
-        self._left = 0
+        self._left: int | None = 0
         self._head = b""
 
     # The request.
@@ -100,10 +104,10 @@ class Turn:
     async def receive(self) -> Message:
         """The next piece of the body, or, when there is none, the end."""
         connection = self._connection
-        if self._expects_continue:
-            self._expects_continue = False
-            connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         if not self.is_gone and not self.is_answered:
+            if self._expects_continue:
+                self._expects_continue = False
+                connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             connection.resume_reading()
             while not self._has_news:
                 self._waiter = connection.loop.create_future()
@@ -129,7 +133,13 @@ class Turn:
 
     def close(self) -> None:
         """End the connection under an unfinished answer."""
-        self._connection.transport.close()
+        transport = self._connection.transport
+        if self._left is None:
+            # The end of the connection would be the good end: only a reset tells of a break.
+            transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, _RESET)
+            transport.abort()
+        else:
+            transport.close()
 
     def begin(self, status: int, headers: Mapping[str, str], length: int | None) -> None:
         """Send the head; that of a body which follows at once goes with it."""
@@ -148,8 +158,11 @@ class Turn:
             framing = b"content-length: %d\r\n" % length
             self._left = length
         elif not self._is_head and status not in _BODILESS:
-            self._is_chunked = True
-            framing = _CHUNKED
+            if self.scope["http_version"] == "1.1":
+                self._is_chunked = True
+                framing = _CHUNKED
+            else:
+                self._left = None  # HTTP/1.0 knows no chunks: the body ends with the connection
         self._head = b"%b%b%b%b%b\r\n" % (
             STATUS_LINES[status],
             self._connection.listener.date_line,
@@ -183,7 +196,7 @@ class Turn:
                 chunk += b"0\r\n\r\n"
         elif self._is_head:
             chunk = b""
-        else:
+        elif self._left is not None:
             self._left -= len(chunk)
             if self._left < 0 or (is_last and self._left):
                 raise RuntimeError("an answer's body is not as long as its head says")

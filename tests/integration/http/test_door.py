@@ -360,3 +360,33 @@ def test_the_request_log_holds_the_handlers_facts(run, serving, caplog) -> None:
         assert facts["status"] == 200
 
     run(scenario())
+
+
+@pytest.mark.parametrize("size", [1_000, 70_000, 200_000])
+def test_a_hang_up_is_noticed_whatever_the_size_of_the_body(run, serving, size) -> None:
+    """What of a body is not asked for stops the reading; nobody asks for the end of it."""
+    waiting = asyncio.Event()
+    cancelled = asyncio.Event()
+
+    async def wait_for_ever() -> None:
+        waiting.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+
+    async def handler(exchange):
+        await exchange.body()
+        await while_connected(exchange, wait_for_ever())
+
+    async def scenario() -> None:
+        async with serving(handler) as service:
+            _, writer = await service.connect()
+            head = b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n" % size
+            writer.write(head + b"a" * size)
+            await waiting.wait()
+            writer.close()
+            async with asyncio.timeout(5):
+                await cancelled.wait()
+
+    run(scenario())

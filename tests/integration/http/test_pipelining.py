@@ -90,3 +90,61 @@ def test_what_is_too_much_or_malformed_ends_both_and_answers_neither(run, servin
                 await cancelled.wait()
 
     run(scenario())
+
+
+def test_requests_wait_until_the_answers_before_them_are_taken(run, serving) -> None:
+    """Whole answers are not held up by a slow reader: they would come to lie here."""
+    answer = b"a" * 1_000_000
+    asked = 0
+
+    async def handler(exchange):
+        nonlocal asked
+        asked += 1
+        await exchange.respond(200, answer)
+        return Outcome.SUCCESS
+
+    async def scenario() -> None:
+        async with serving(handler) as service:
+            reader, writer = await service.connect()
+            writer.write(GET * 40)
+            await reader.readuntil(b"\r\n\r\n")
+            for _ in range(200):
+                await asyncio.sleep(0)
+            assert asked < 20
+            writer.write(GET.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n"))
+            rest = await reader.read()
+        assert asked == 41
+        assert rest.count(b"HTTP/1.1 200 OK") == 40
+
+    run(scenario())
+
+
+def test_too_much_behind_answers_that_nobody_takes_is_not_answered(run, serving) -> None:
+    """An answer to it would be taken for that of the first one that waits."""
+
+    async def handler(exchange):
+        await exchange.respond(200, b"a" * 10_000_000)
+        return Outcome.SUCCESS
+
+    async def scenario() -> None:
+        async with serving(handler) as service:
+            reader, writer = await service.connect()
+            writer.write(GET * 80)
+            await writer.drain()
+            assert b" 429 " not in await service.rest_of(reader)
+
+    run(scenario())
+
+
+def test_what_has_been_answered_counts_no_more_as_waiting(run, serving) -> None:
+    one = GET[:-2] + b"x: " + b"a" * 1000 + b"\r\n\r\n"
+
+    async def scenario() -> None:
+        async with serving() as service:
+            reader, writer = await service.connect()
+            writer.write(one * 3)
+            for _ in range(150):
+                assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
+                writer.write(one)
+
+    run(scenario())

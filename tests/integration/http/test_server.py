@@ -12,6 +12,7 @@ import pytest
 
 from penstock.http.connection import LINGER_SECONDS
 from penstock.http.exchange import while_connected
+from penstock.units import Outcome
 
 HEAD = b"POST / HTTP/1.1\r\nhost: localhost\r\n"
 GET = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n"
@@ -444,6 +445,33 @@ def test_expect_100_continue_is_asked_for_only_when_the_body_is_wanted(run, serv
             assert statuses(answer) == [200]
             assert answer.endswith(b"abc")
             assert statuses(await service.talk(HEAD + expect + b"5000\r\n\r\n")) == [413]
+
+    run(scenario())
+
+
+def test_a_caller_of_http_1_0_gets_no_chunks_and_sees_where_a_body_breaks_off(run, serving) -> None:
+    """RFC 9112 section 6.1: it does not know of chunks; the end of the connection is the end."""
+    fails = False
+
+    async def handler(exchange):
+        await exchange.start(200, "text/event-stream")
+        await exchange.write(b"one")
+        await exchange.write(b"two")
+        if fails:
+            raise RuntimeError
+        await exchange.finish()
+        return Outcome.SUCCESS
+
+    async def scenario() -> None:
+        nonlocal fails
+        async with serving(handler) as service:
+            old = GET.replace(b"1.1", b"1.0")
+            head, _, body = (await service.talk(old)).partition(b"\r\n\r\n")
+            assert body == b"onetwo"
+            assert b"transfer-encoding" not in head
+            fails = True
+            with pytest.raises(ConnectionResetError):
+                await service.talk(old)
 
     run(scenario())
 
