@@ -145,6 +145,8 @@ class Answer:
 class StreamedAnswer(Answer):
     """A stream that has begun well."""
 
+    _cut_at: float | None = None  # the loop's time, once the protocol's end has passed
+
     def __init__(
         self,
         unit: Unit,
@@ -255,8 +257,10 @@ class StreamedAnswer(Answer):
 
     async def _last_chunk(self) -> bytes:
         """What comes behind the protocol's end: all that the caller wants is here already."""
+        if self._cut_at is None:
+            self._cut_at = asyncio.get_running_loop().time() + END_SECONDS_MAX
         try:
-            async with asyncio.timeout(END_SECONDS_MAX):
+            async with asyncio.timeout_at(self._cut_at):
                 return await self._response.chunk()
         except (TimeoutError, UpstreamFault):
             return b""

@@ -90,7 +90,6 @@ class Connection(asyncio.BufferedProtocol):
         self._sink: Sink | None = None
         self._sink_error: Exception | None = None
         self._idle_seconds = self._ends_at = 0.0
-        self._bytes_seen = 0
         self.silent_until = 0.0
         self._reset()
 
@@ -104,7 +103,7 @@ class Connection(asyncio.BufferedProtocol):
         self._is_framed = False
         self._keeps_alive = False
         self._interim = 0
-        self._bytes_received = 0
+        self._bytes_received = self._bytes_seen = 0
         self._bytes_since_milestone = 0
         self._failure: UpstreamFault | UpstreamInvalid | None = None
 
@@ -260,7 +259,8 @@ class Connection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The other side closed: the end of a body without a length, or a break."""
         self._is_lost = True
-        if self._has_head and not self._is_framed and exc is None:
+        is_end = self._has_head and not self._is_framed and exc is None
+        if is_end and self._failure is None:  # else it is our own hanging up that ends it
             self._is_complete = True
         is_stale = self._calls > 1 and self._bytes_received == 0
         reason = "disconnected" if exc is None else type(exc).__name__

@@ -7,10 +7,11 @@ import ssl
 import subprocess
 from contextlib import asynccontextmanager
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
-from penstock.dispatch.connection import HEADER_BYTES_MAX, INTERIM_MAX
+from penstock.dispatch.connection import HEADER_BYTES_MAX, INTERIM_MAX, Connection
 from penstock.dispatch.upstream import READ_BYTES_MAX, Timeouts, Upstream, UpstreamFault
 from penstock.errors import UpstreamInvalid
 
@@ -214,7 +215,14 @@ def test_what_comes_behind_an_answer_ends_the_connection():
     assert 2 == connections
 
 
-@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nabc"])
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nabc",
+        pytest.param(b"HTTP/1.1 200 OK\r\n\r\nabc", id="whose end is the connection's"),
+    ],
+)
 def test_silence_ends_a_call_before_and_within_its_answer(said):
     async def silent(reader, writer):
         await reader.readuntil(b"{}")
@@ -232,6 +240,35 @@ def test_silence_ends_a_call_before_and_within_its_answer(said):
 
     assert fault.is_timeout
     assert fault.was_sent
+
+
+def test_what_flows_is_life_though_the_answer_before_it_was_as_long():
+    """At the sweep that saw it last, the other answer had just as many bytes."""
+
+    async def go():
+        loop = asyncio.get_running_loop()
+        connection = Connection(loop, bytearray(100))
+        connection.connection_made(Mock(is_closing=lambda: False))
+
+        def arrive(said):
+            connection.get_buffer(-1)[: len(said)] = said
+            connection.buffer_updated(len(said))
+
+        for _ in range(2):
+            asked = loop.create_task(connection.exchange_heads(b""))
+            await asyncio.sleep(0)
+            arrive(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n")
+            await asked
+            connection.silent_until = 1.0
+            flow = loop.create_task(connection.flow(lambda _: True, 1.0, 9.0))
+            await asyncio.sleep(0)
+            arrive(b"abc")
+            assert not connection.is_silent(0.9)
+            assert not connection.is_silent(1.8)
+            arrive(b"defghi")
+            await flow
+
+    asyncio.run(go())
 
 
 def test_a_header_with_a_line_break_is_never_sent():
@@ -313,7 +350,10 @@ def test_connections_that_nobody_uses_make_room_for_a_call_elsewhere(monkeypatch
                 await response.body()
                 response.release(is_complete=True)
             brief = Timeouts(0.5, 5, 5, 10)
-            return await ask(upstream, second, brief)
+            try:
+                return await ask(upstream, second, brief)
+            finally:
+                await upstream.close()  # else the second provider waits for its caller's end
 
     assert asyncio.run(go()) == b"{}"
 
