@@ -76,10 +76,11 @@ class Connection(asyncio.BufferedProtocol):
 
     ``silent_until`` is the loop's time at which ``time_out`` is due while something is awaited.
     ``buffer`` is what the loop reads into; all connections of one loop may share it, since what
-    was read is taken out before anything else is read.
+    was read is taken out before anything else is read. It is a view: of anything else asyncio's
+    TLS takes a slice, which is a copy, to read the second record of several into.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, buffer: bytearray) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, buffer: memoryview) -> None:
         self._loop = loop
         self._buffer = buffer
         self._transport: asyncio.Transport | None = None
@@ -270,13 +271,13 @@ class Connection(asyncio.BufferedProtocol):
         """Close with the other side: no provider half-closes."""
         return False
 
-    def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002 - the contract
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the contract
         """Where the loop may read to."""
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         """So many bytes were read."""
-        self._take(memoryview(self._buffer)[:nbytes])
+        self._take(self._buffer[:nbytes])
 
     def _take(self, data: memoryview) -> None:
         """Feed the parser, within the bounds."""

@@ -143,7 +143,7 @@ class Upstream:
         self._tls = tls
         self._loop = asyncio.get_running_loop()
         self.time = self._loop.time
-        self._buffer = bytearray(BUFFER_BYTES)
+        self._buffer = memoryview(bytearray(BUFFER_BYTES))
         self._targets: dict[str, _Target] = {}
         self._idle: dict[_Origin, list[Connection]] = {}
         self._busy: set[Connection] = set()

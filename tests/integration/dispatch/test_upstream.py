@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import ssl
 import subprocess
 from contextlib import asynccontextmanager
@@ -14,6 +15,7 @@ import pytest
 from penstock.dispatch.connection import HEADER_BYTES_MAX, INTERIM_MAX, Connection
 from penstock.dispatch.upstream import READ_BYTES_MAX, Timeouts, Upstream, UpstreamFault
 from penstock.errors import UpstreamInvalid
+from penstock.http.server import event_loop_factory
 
 TIMEOUTS = Timeouts(connect_seconds=5, first_byte_seconds=5, idle_seconds=5, total_seconds=10)
 
@@ -247,7 +249,7 @@ def test_what_flows_is_life_though_the_answer_before_it_was_as_long():
 
     async def go():
         loop = asyncio.get_running_loop()
-        connection = Connection(loop, bytearray(100))
+        connection = Connection(loop, memoryview(bytearray(100)))
         connection.connection_made(Mock(is_closing=lambda: False))
 
         def arrive(said):
@@ -282,7 +284,7 @@ def test_a_header_with_a_line_break_is_never_sent():
 
 @pytest.fixture(scope="module")
 def certificate(program, tmp_path_factory) -> Path:
-    """A key and a certificate for ``provider.test``, signed by nobody but itself."""
+    """A key and a certificate for ``provider.test`` and ``localhost``, signed by itself."""
     file = tmp_path_factory.mktemp("tls") / "both.pem"
     command = [program("openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt"]
     command += [
@@ -293,7 +295,8 @@ def certificate(program, tmp_path_factory) -> Path:
         "-subj",
         "/CN=provider.test",
     ]
-    command += ["-addext", "subjectAltName=DNS:provider.test", "-keyout", str(file), "-out", "-"]
+    command += ["-addext", "subjectAltName=DNS:provider.test,DNS:localhost"]
+    command += ["-keyout", str(file), "-out", "-"]
     made = subprocess.run(command, check=True, capture_output=True, text=True)
     file.write_text(file.read_text() + made.stdout)
     return file
@@ -333,6 +336,36 @@ def test_a_certificate_of_nobody_or_of_another_host_is_refused_unsent(certificat
     assert fault.reason == "SSLCertVerificationError"
     assert not fault.was_sent
     assert not any(seen)
+
+
+@pytest.mark.parametrize("factory", [asyncio.new_event_loop, event_loop_factory()])
+@pytest.mark.parametrize("size", [10, 1_000_000])
+def test_an_answer_in_many_records_comes_as_it_was_sent(certificate, factory, size):
+    body = random.Random(size).randbytes(size)
+
+    async def talk(reader, writer):
+        await reader.readuntil(b"{}")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size)
+        for start in range(0, size, 1000):
+            writer.write(body[start : start + 1000])
+        await writer.drain()
+        writer.close()
+
+    async def go():
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server = await asyncio.start_server(talk, "127.0.0.1", 0, ssl=context)
+        upstream = Upstream(trusting(certificate))
+        try:
+            url = f"https://localhost:{server.sockets[0].getsockname()[1]}/"
+            return await ask(upstream, url)
+        finally:
+            await upstream.close()
+            server.close()
+            await server.wait_closed()
+
+    with asyncio.Runner(loop_factory=factory) as runner:
+        assert runner.run(go()) == body
 
 
 def test_connections_that_nobody_uses_make_room_for_a_call_elsewhere(monkeypatch):
