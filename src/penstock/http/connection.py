@@ -321,6 +321,9 @@ class Connection(asyncio.Protocol):
             await self.listener.app(turn.scope, turn.receive, turn.send)
         except Exception:  # noqa: BLE001 - whatever it is, its caller is answered
             _log.exception("the application failed")
+        # Each leads to the other: so they would lie here, with a body that nobody asked for,
+        # until circles are looked for, which is rarely.
+        del turn.scope
         if turn.is_answered or turn.is_gone or self.transport.is_closing():
             return
         if turn.is_started:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import re
 import resource
 import socket
@@ -472,6 +473,34 @@ def test_a_caller_of_http_1_0_gets_no_chunks_and_sees_where_a_body_breaks_off(ru
             fails = True
             with pytest.raises(ConnectionResetError):
                 await service.talk(old)
+
+    run(scenario())
+
+
+def test_a_request_and_its_unread_body_are_gone_when_the_next_is_answered(run, serving) -> None:
+    """Circles are looked for so rarely that hundreds of large bodies would lie here."""
+
+    async def handler(exchange):
+        await exchange.respond(200, b"")
+        return Outcome.SUCCESS
+
+    async def scenario() -> None:
+        async with serving(handler) as service:
+            reader, writer = await service.connect()
+
+            async def ask(times: int) -> None:
+                for _ in range(times):
+                    writer.write(HEAD + b"content-length: 9\r\n\r\nnot taken")
+                    await reader.readuntil(b"\r\n\r\n")
+
+            await ask(2)
+            gc.collect()
+            gc.disable()
+            try:
+                await ask(20)
+                assert gc.collect() < 20
+            finally:
+                gc.enable()
 
     run(scenario())
 
