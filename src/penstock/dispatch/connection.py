@@ -266,6 +266,7 @@ class Connection(asyncio.BufferedProtocol):
         is_stale = self._calls > 1 and self._bytes_received == 0
         reason = "disconnected" if exc is None else type(exc).__name__
         self._fail(UpstreamFault(reason, was_sent=True, is_stale=is_stale))
+        del self._parser  # it leads back to here, and circles are looked for rarely
 
     def eof_received(self) -> bool:
         """Close with the other side: no provider half-closes."""

@@ -131,6 +131,9 @@ class Connection(asyncio.Protocol):
         self.resume_writing()
         if self._running is not None and not self._running.is_answered:
             self.hang_up.tell()
+        # They lead back to here, and circles are looked for rarely.
+        self._running = self._arriving = None
+        del self._parser
         self.listener.on_lost()
 
     def pause_writing(self) -> None:

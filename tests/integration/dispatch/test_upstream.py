@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import ssl
 import subprocess
+import weakref
 from contextlib import asynccontextmanager
 from pathlib import Path
 from unittest.mock import Mock
@@ -180,6 +182,34 @@ def test_a_connection_is_kept_for_the_next_call_and_its_end_in_between_is_stale(
     assert first == second
     assert first.startswith(b"POST /v1/x?a=b HTTP/1.1\r\nhost: 127.0.0.1:")
     assert first.endswith(b"x-one: 1\r\ncontent-length: 2\r\n\r\n{}")
+
+
+def test_a_connection_that_has_ended_is_gone(monkeypatch):
+    made = weakref.WeakSet()
+
+    class Watched(Connection):
+        def connection_made(self, transport):
+            made.add(self)
+            super().connection_made(transport)
+
+    monkeypatch.setattr("penstock.dispatch.upstream.Connection", Watched)
+
+    async def once(reader, writer):
+        await reader.readuntil(b"{}")
+        writer.write(WHOLE.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n"))
+
+    async def go():
+        gc.collect()
+        gc.disable()
+        try:
+            async with provider(once) as (upstream, url):
+                for _ in range(5):
+                    assert await ask(upstream, url) == b"{}"
+            assert not made
+        finally:
+            gc.enable()
+
+    asyncio.run(go())
 
 
 def test_a_connection_that_ends_instead_of_a_second_answer_is_stale():

@@ -8,10 +8,11 @@ import gc
 import re
 import resource
 import socket
+import weakref
 
 import pytest
 
-from penstock.http.connection import LINGER_SECONDS
+from penstock.http.connection import LINGER_SECONDS, Connection
 from penstock.http.exchange import while_connected
 from penstock.units import Outcome
 
@@ -499,6 +500,32 @@ def test_a_request_and_its_unread_body_are_gone_when_the_next_is_answered(run, s
             try:
                 await ask(20)
                 assert gc.collect() < 20
+            finally:
+                gc.enable()
+
+    run(scenario())
+
+
+def test_a_connection_is_gone_when_it_is_lost(run, serving, monkeypatch) -> None:
+    """With it what its last request sent, however many come only once."""
+    made = weakref.WeakSet()
+
+    class Watched(Connection):
+        def connection_made(self, transport) -> None:
+            made.add(self)
+            super().connection_made(transport)
+
+    monkeypatch.setattr("penstock.http.server.Connection", Watched)
+
+    async def scenario() -> None:
+        async with serving() as service:
+            gc.collect()
+            gc.disable()
+            try:
+                for _ in range(5):
+                    assert await service.talk(HEAD + b"connection: close\r\n\r\n")
+                await service.server.stop(1)
+                assert not made
             finally:
                 gc.enable()
 
