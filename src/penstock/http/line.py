@@ -30,9 +30,9 @@ class HangUp:
         self.told: Callable[[], None] | None = None
 
     def tell(self) -> None:
-        """The caller is gone."""
-        self.is_gone = True
-        if self.told is not None:
+        """The caller is gone; who is told so clears up, and is not to be told again in it."""
+        is_news, self.is_gone = not self.is_gone, True
+        if is_news and self.told is not None:
             self.told()
 
 

@@ -390,3 +390,39 @@ def test_a_hang_up_is_noticed_whatever_the_size_of_the_body(run, serving, size) 
                 await cancelled.wait()
 
     run(scenario())
+
+
+def test_a_refused_request_is_cut_off_once(run, serving) -> None:
+    """The end of its connection, which follows, does not interrupt what clears up behind it."""
+    waiting, lost, cleared_up = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def work() -> None:
+        waiting.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await lost.wait()
+            cleared_up.set()
+
+    async def handler(exchange):
+        await while_connected(exchange, work())
+
+    async def scenario() -> None:
+        async with serving(handler) as service:
+            reader, writer = await service.connect()
+            writer.write(
+                b"POST / HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n"
+            )
+            await waiting.wait()
+            writer.write(b"zz\r\n")
+            assert b" 400 " in await reader.read()
+            (connection,) = service.server._listener.connections
+            writer.close()
+            for _ in range(1000):
+                await asyncio.sleep(0)
+            assert connection not in service.server._listener.connections
+            lost.set()
+            async with asyncio.timeout(5):
+                await cleared_up.wait()
+
+    run(scenario())
