@@ -23,6 +23,7 @@ from typing import IO, Any, Final, TypeAlias
 import msgspec
 
 _log = logging.getLogger("penstock.telemetry")
+_ENCODE = msgspec.json.Encoder().encode
 
 REDACTED: Final = "[redacted]"
 REQUEST_LOGGER: Final = "penstock.request"
@@ -35,6 +36,8 @@ _LOOKS_LIKE_A_KEY: Final = re.compile(
     r"(?<=Bearer )[^\s\"',]{6,}|(?<=x-api-key: )[^\s\"',]{6,})",
     re.IGNORECASE,
 )
+_KEY_MARKS: Final = ("sk_", "sk-", "pk_", "xai-", "aiza", "bearer ", "x-api-key: ")
+"""One of these is in whatever looks like a key, in lower case."""
 _CONTROL: Final = re.compile(
     "[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
@@ -48,8 +51,16 @@ class Redactor:
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         known = {secret for secret in secrets if len(secret) >= _SECRET_CHARACTERS_MIN}
-        longest_first = sorted(known, key=len, reverse=True)
-        self._known = re.compile("|".join(map(re.escape, longest_first))) if known else None
+        self._secrets = sorted(known, key=len, reverse=True)
+        self._known = re.compile("|".join(map(re.escape, self._secrets))) if known else None
+
+    def may_find(self, text: str) -> bool:
+        """Whether the text is worth a look: a search for words, at a tenth of the price."""
+        lowered = text.lower()
+        for mark in _KEY_MARKS:
+            if mark in lowered:
+                return True
+        return any(secret in text for secret in self._secrets)
 
     def __call__(self, text: str) -> str:
         """The text without secrets."""
@@ -92,14 +103,32 @@ class JsonFormatter(_Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": self._clean(record.getMessage()),
-            **self._facts(record),
+            "message": record.getMessage(),
+            **getattr(record, _FACTS, {}),
         }
+        plain = None if record.exc_info else self._plain(line)
+        if plain is not None:
+            return plain
+        line |= {"message": self._clean(record.getMessage()), **self._facts(record)}
         if record.exc_info:
             line["exception"] = [
                 self._clean(row) for row in self.formatException(record.exc_info).splitlines()
             ]
-        return msgspec.json.encode(line).decode("utf-8")
+        return _ENCODE(line).decode("utf-8")
+
+    def _plain(self, line: dict[str, Any]) -> str | None:
+        """The line, where nothing in it is to be cleaned: most are looked at once, as a whole.
+
+        JSON writes quotes and control characters with a backslash.
+        """
+        try:
+            encoded = _ENCODE(line)
+        except UnicodeEncodeError:  # half of a surrogate pair
+            return None
+        if not encoded.isascii() or b"\\" in encoded or b"\x7f" in encoded:
+            return None
+        text = encoded.decode("ascii")
+        return None if self._redactor.may_find(text) else text
 
 
 class LineFormatter(_Formatter):
@@ -126,6 +155,8 @@ def configure(level: str, stream: IO[str], *, json: bool, secrets: Iterable[str]
     form = JsonFormatter if json else LineFormatter
     handler = logging.StreamHandler(stream)
     handler.setFormatter(form(redactor, exception_texts=level.upper() == "DEBUG"))
+    # What no line shows need not be found out for each of them.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     root = logging.getLogger()
     for old in root.handlers[:]:
         root.removeHandler(old)

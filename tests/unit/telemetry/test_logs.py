@@ -13,7 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.telemetry.logs import REDACTED, Redactor, configure, log_facts, log_unhandled
+from penstock.telemetry.logs import (
+    REDACTED,
+    JsonFormatter,
+    Redactor,
+    configure,
+    log_facts,
+    log_unhandled,
+)
 
 SECRET = "hunter2-hunter2"
 
@@ -48,6 +55,21 @@ def test_any_text_is_one_line_without_control_characters(text: str, json_lines: 
     line.encode("utf-8")
     if json_lines:
         assert json.loads(line)["level"] == "info"
+
+
+WORDS = st.sampled_from([SECRET, "psk_abcdefgh", "AIzaabcdefgh", "Bearer abcdefgh", "task-1"])
+
+
+@given(st.lists(st.text(st.characters(categories=None), max_size=8) | WORDS, max_size=4))
+def test_a_line_that_is_looked_at_as_a_whole_is_what_it_would_be_value_by_value(
+    parts: list[str],
+) -> None:
+    text = "".join(parts)
+    formatter = JsonFormatter(Redactor([SECRET]), exception_texts=False)
+    record = logging.LogRecord("a", logging.INFO, "", 0, "request", (), None)
+    record.penstock_facts = {"fact": text}
+
+    assert json.loads(formatter.format(record))["fact"] == formatter._clean(text)
 
 
 @pytest.mark.parametrize("json_lines", [True, False])
