@@ -126,18 +126,6 @@ class Answer:
             return msgspec.structs.replace(usage, service_tier=self.tier_sent)
         return usage
 
-    async def pass_to(
-        self,
-        write: Callable[[bytes], bool],
-        drained: Callable[[], Awaitable[None]],  # noqa: ARG002 - a stream's
-    ) -> None:
-        """Give the answer to ``write`` as it comes, which says whether more may be sent at once.
-
-        Where not, ``drained`` is waited for. Raises CallError where the provider fails or
-        breaks off, and what ``write`` raises.
-        """
-        write(self.body or b"")
-
     def close(self) -> None:
         """Give the connection back, or cut it where the answer is not complete."""
 
@@ -196,7 +184,11 @@ class StreamedAnswer(Answer):
     async def pass_to(
         self, write: Callable[[bytes], bool], drained: Callable[[], Awaitable[None]]
     ) -> None:
-        """The same of a stream; from one piece to the next no task runs."""
+        """Give the stream to ``write`` as it comes, which says whether more may be sent at once.
+
+        Where not, ``drained`` is waited for; else no task runs from one piece to the next. Raises
+        CallError where the provider fails or breaks off, and what ``write`` raises.
+        """
         reader = self._reader
 
         def take(chunk: bytes) -> bool:

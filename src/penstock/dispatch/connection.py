@@ -174,13 +174,7 @@ class Connection(asyncio.BufferedProtocol):
         while not self._held:
             if self._is_complete:
                 return b""
-            if self._failure is not None:
-                raise self._failure
-            self._awaited = self._loop.create_future()
-            try:
-                await self._awaited
-            finally:
-                self._awaited = None
+            await self._more()
         if len(self._held) <= READ_BYTES_MAX:
             piece = self.rest()
         else:
@@ -208,11 +202,10 @@ class Connection(asyncio.BufferedProtocol):
         if self._held or self._is_complete or self._failure is not None:
             return
         self._sink, self._idle_seconds, self._ends_at = sink, idle_seconds, ends_at
-        self._awaited = self._loop.create_future()
         try:
-            await self._awaited
+            await self._woken()
         finally:
-            self._awaited = self._sink = None
+            self._sink = None
         if self._sink_error is not None:
             error, self._sink_error = self._sink_error, None
             raise error
@@ -230,13 +223,16 @@ class Connection(asyncio.BufferedProtocol):
     async def _more(self) -> None:
         """Wait until something has happened. Raises what went wrong."""
         if self._failure is None:
-            self._awaited = self._loop.create_future()
-            try:
-                await self._awaited
-            finally:
-                self._awaited = None
+            await self._woken()
         if self._failure is not None and not self._held:
             raise self._failure
+
+    async def _woken(self) -> None:
+        self._awaited = self._loop.create_future()
+        try:
+            await self._awaited
+        finally:
+            self._awaited = None
 
     def _wake(self) -> None:
         if self._awaited is not None and not self._awaited.done():

@@ -10,7 +10,7 @@ from typing import Protocol
 import msgspec
 
 from penstock.config.model import ClassTable
-from penstock.dispatch.calls import Answer, Calls, OpenCall
+from penstock.dispatch.calls import Answer, Calls, OpenCall, StreamedAnswer
 from penstock.dispatch.planning import queue_name
 from penstock.errors import CallError, InternalError, NotFound
 from penstock.gateway.accounts import Account, Accounts
@@ -326,7 +326,7 @@ class GatewayCalls:
             if not exchange.started:
                 self._note_limits(exchange, asked, answer.grant)
             _note_times(exchange, answer, self._clock())
-            if answer.body is not None:
+            if not isinstance(answer, StreamedAnswer):
                 _note_usage(exchange, asked, answer)
                 self._keep(asked, answer)
                 return answer.body

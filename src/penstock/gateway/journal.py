@@ -33,7 +33,7 @@ from penstock.errors import StoreError
 from penstock.gateway.accounts import Accounts
 from penstock.gateway.who import Caller, caller_of
 from penstock.http.door import Desk, Handler
-from penstock.http.exchange import ClientGone, Exchange
+from penstock.http.exchange import ClientGone, Exchange, give_again
 from penstock.http.run_identity import HEADER
 from penstock.store.journal import JournalStore, KeptCall
 from penstock.units import Outcome, RunIdentity
@@ -157,11 +157,7 @@ class Journal:
         exchange.response_headers["penstock-replayed"] = "true"
         if kept.is_stream:
             exchange.response_headers["cache-control"] = "no-cache"
-            await exchange.start(200, "text/event-stream")
-            await exchange.write(kept.body)
-            await exchange.finish()
-        else:
-            await exchange.respond(200, kept.body)
+        await give_again(exchange, kept.body, is_stream=kept.is_stream)
         return Outcome.REPLAYED
 
     async def keep(self, attempt: _Attempt, place: tuple[str, bytes, int], call: KeptCall) -> None:

@@ -36,7 +36,7 @@ from penstock.gateway.notices import NOTICE_START, STREAM_HEADERS
 from penstock.gateway.shared import Reading, SharedCall
 from penstock.gateway.who import Caller
 from penstock.http.door import while_connected
-from penstock.http.exchange import Exchange, Inside
+from penstock.http.exchange import Exchange, Inside, give_again
 from penstock.http.inside import InsideCalls
 from penstock.providers.base import ParsedCall
 from penstock.providers.control import OURS
@@ -186,11 +186,7 @@ class Reuse:
         headers["age"] = str(max(0, int(self._wall() - kept.kept_at)))
         if kept.is_stream:
             headers.update(STREAM_HEADERS)
-            await exchange.start(200, "text/event-stream")
-            await exchange.write(kept.body)
-            await exchange.finish()
-        else:
-            await exchange.respond(200, kept.body)
+        await give_again(exchange, kept.body, is_stream=kept.is_stream)
         return Outcome.CACHED
 
     async def _lead(self, exchange: Exchange, wanted: Wanted) -> Outcome:

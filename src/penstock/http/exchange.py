@@ -357,6 +357,16 @@ def _too_large(bytes_max: int) -> TooLarge:
     return TooLarge(f"The body is larger than the {bytes_max} bytes that this service takes here.")
 
 
+async def give_again(exchange: Exchange, body: bytes, *, is_stream: bool) -> None:
+    """Send a good answer that was kept; a stream all at once. Raises ClientGone."""
+    if not is_stream:
+        await exchange.respond(200, body)
+        return
+    await exchange.start(200, "text/event-stream")
+    await exchange.write(body)
+    await exchange.finish()
+
+
 async def while_connected(exchange: Exchange, coroutine: Coroutine[Any, Any, _T]) -> _T:
     """The coroutine's result; a hang-up cancels it. Raises ClientGone then.
 

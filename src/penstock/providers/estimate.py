@@ -72,7 +72,7 @@ _WEIGHTS: tuple[tuple[bytes, float], ...] = (
 """Classes of bytes, no byte in two, and the tokens that one of a class is worth; the most common
 first. Backslashes and continuation bytes are worth nothing: what they introduce or continue is
 counted."""
-_ASCII_WEIGHTS = _WEIGHTS[:5]
+_ASCII_WEIGHTS = tuple(entry for entry in _WEIGHTS if entry[0].isascii())
 
 
 class Forecast(Estimate, frozen=True):

@@ -21,6 +21,7 @@ from urllib.parse import parse_qs
 
 import msgspec
 
+from penstock.http.line import Receive, Scope, Send
 from penstock.sandbox import (
     anthropic_shape,
     azure,
@@ -35,7 +36,7 @@ from penstock.sandbox.faults import FAULTS, Faults
 from penstock.sandbox.headers import Headers
 from penstock.sandbox.settings import SandboxSettings
 from penstock.sandbox.statistics import RECORDS_MAX, AnswerClass, CallRecord, Statistics, masked
-from penstock.sandbox.wire import BodyTooLarge, HungUp, Receive, Scope, Send, Wire
+from penstock.sandbox.wire import BodyTooLarge, HungUp, Wire
 from penstock.simulate.provider_world import Denied, ProviderCall, ProviderWorld
 from penstock.units import Usage
 

@@ -9,15 +9,9 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, TypeAlias
 
+from penstock.http.line import Receive, Scope, Send
 from penstock.sandbox.headers import Headers
-
-Message: TypeAlias = MutableMapping[str, Any]
-Scope: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[Message]]
-Send: TypeAlias = Callable[[Message], Awaitable[None]]
 
 BODY_BYTES_MAX = 32 * 1024 * 1024
 _LINGER_NOT = struct.pack("ii", 1, 0)
