@@ -9,6 +9,7 @@ wait; a worker that dies becomes an error in the protocol's own words.
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import time
 import uuid
@@ -241,19 +242,23 @@ class _Limit:
         self._deadline = deadline
         self._run_seconds = run_seconds
         self._clock = clock
+        self._is_callers = False
 
     def seconds_left(self) -> float | None:
         """For a run that begins now; None where nothing bounds it."""
-        bounds = []
+        caller_seconds, chain_seconds = math.inf, math.inf
         if self._deadline is not None:
-            bounds.append(max(0.0, self._deadline - self._clock()))
+            caller_seconds = max(0.0, self._deadline - self._clock())
         if self._run_seconds is not None:
-            bounds.append(self._run_seconds + OVERTIME_SECONDS)
-        return min(bounds, default=None)
+            chain_seconds = self._run_seconds + OVERTIME_SECONDS
+        # Noted here, since a timer may ring a moment early by another clock.
+        self._is_callers = caller_seconds <= chain_seconds
+        left = min(caller_seconds, chain_seconds)
+        return None if left == math.inf else left
 
     def reached(self) -> ChainFailed:
-        """What the caller is told."""
-        if self._deadline is not None and self._clock() >= self._deadline:
+        """What the caller is told when the time of ``seconds_left`` is over."""
+        if self._is_callers:
             return ChainFailed(DEADLINE_MESSAGE, status=504, code="deadline_exceeded")
         return ChainFailed(BLOCKED_MESSAGE, status=504, code="chain_timeout")
 
