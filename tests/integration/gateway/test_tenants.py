@@ -196,7 +196,8 @@ def test_only_an_admin_may_see_or_set_a_tenant(place) -> None:
             assert answer.status_code == status
 
 
-def test_a_tenant_whose_name_has_slashes_has_a_place(client) -> None:
+def test_a_tenant_whose_name_has_slashes_has_a_place(place, client) -> None:
+    assert place.call().status_code == 200
     assert client.patch("/admin/tenants/org/team", json={"rpm": 5}).status_code == 200
     listed = {one["name"]: one for one in client.get("/admin/tenants").json()["tenants"]}
 
