@@ -307,6 +307,30 @@ class Domain:
         if allowance is not None:
             allowance.left(queue, now)
 
+    def grant_at_once(self, waiting: Waiting, now: float) -> Placement | None:
+        """Grant a priced unit that comes while nobody waits, if there is room for it.
+
+        In line it would be granted the same, at several times the cost; most calls of a service
+        that is not at its limits come like this. None: it is to stand in line.
+        """
+        for each in self.classes:
+            if each.queue.waiting:
+                return None
+        unit = waiting.unit
+        queue = self.class_queue(unit.class_name)
+        reserve = queue.reserve_of(waiting, now)
+        allowance = self._allowances.by_tenant.get(unit.tenant)
+        if allowance is not None:
+            amounts = own_amounts(unit.estimate)
+            if allowance.ready_at(queue, amounts, reserve, now) > now:
+                return None
+        placement = self._place(waiting, queue.plan, reserve, {}, now)
+        if placement.ready_at > now:
+            return None
+        self._take_room(queue, waiting, placement, now)
+        queue.queue.passed(unit.tenant, waiting.cost_seconds)
+        return placement
+
     def reweigh(self, weights: dict[str, float]) -> None:
         """Go by other weights of tenants from now on."""
         for queue in self.classes:
@@ -447,21 +471,28 @@ class Domain:
         return True
 
     def _grant(self, queue: ClassQueue, head: Waiting, placement: Placement, now: float) -> None:
-        unit, pool = head.unit, placement.pool
+        unit = head.unit
+        queue.backlog_seconds -= head.cost_seconds
+        if head.mark is not None:
+            head.waited_for(queue.clock(unit.model, now).causes(head.mark, unit.tenant))
+        self._take_room(queue, head, placement, now)
+        queue.queue.granted(head)
+
+    def _take_room(
+        self, queue: ClassQueue, waiting: Waiting, placement: Placement, now: float
+    ) -> None:
+        """Reserve what a unit takes; its class pays for it."""
+        unit, pool = waiting.unit, placement.pool
         placement.answer = pool.reserve(placement.amounts, now, queue.plan)
         placement.deployment.health.in_flight += 1
         allowance = self._allowances.of(unit.tenant)
         if allowance is not None:
             allowance.granted(queue, own_amounts(unit.estimate), now)
             placement.allowance = allowance
-        queue.backlog_seconds -= head.cost_seconds
         queue.in_flight += 1
-        if head.mark is not None:
-            head.waited_for(queue.clock(unit.model, now).causes(head.mark, unit.tenant))
-        head.cost_seconds = pool.cost_seconds(placement.amounts)
-        queue.spend(head.cost_seconds)
-        queue.queue.granted(head)
-        if len(head.options) > 1:
+        waiting.cost_seconds = pool.cost_seconds(placement.amounts)
+        queue.spend(waiting.cost_seconds)
+        if len(waiting.options) > 1:
             self._affinities.keep(unit, placement.deployment.plan.name)
 
     def _place(

@@ -182,6 +182,10 @@ class FairQueue:
         flow.units[waiting.unit.model].granted(waiting)
         self.remove(waiting)
 
+    def passed(self, tenant: str, cost_seconds: float) -> None:
+        """A unit goes that never stood in line, since nobody waits: a busy period of its own."""
+        self.virtual_time += cost_seconds / self._weights.get(tenant, 1.0)
+
     def correct(self, tenant: str, difference_seconds: float) -> None:
         """A settlement: what was given was more (or, negative, less) than charged."""
         flow = self._flows.get(tenant)

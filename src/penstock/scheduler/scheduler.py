@@ -8,7 +8,7 @@ an argument and order comes from a sequence, so the same events give the same de
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import ClassVar
@@ -75,11 +75,17 @@ class Scheduler:
         self.domains: list[Domain] = []
         self._adopt(plan, now)
 
-    def tick(self, now: float, events: Iterable[Event] = ()) -> Decisions:
+    def tick(self, now: float, events: Sequence[Event] = ()) -> Decisions:
         """Take what happened, decide what goes now. Cost: O(log n) an event and a grant."""
         decisions = Decisions(grants=[], refusals=[], evictions=[])
+        newcomer = events[-1] if events else None
+        if type(newcomer) is Submitted:
+            events = events[:-1]
         for event in events:
             self._take[type(event)](self, event, decisions, now)
+        if type(newcomer) is Submitted:
+            # With nothing behind it in this tick that might go before it.
+            self._take_submitted(newcomer, decisions, now, comes_last=True)
         if self._deadlines:
             self._evict_expired(decisions, now)
         if self._allowances.wake_at <= now:
@@ -90,6 +96,7 @@ class Scheduler:
             if domain_wake_at < wake_at:
                 wake_at = domain_wake_at
             for waiting, placement in granted:
+                del self._waiting[waiting.unit.unit_id]
                 decisions.grants.append(self._fly(waiting, placement, now))
         if self._allowances.wake_at < wake_at:
             wake_at = self._allowances.wake_at
@@ -191,10 +198,27 @@ class Scheduler:
             return None
         return units_ahead(self._domain_of[waiting.unit.model], waiting) + 1
 
-    def _take_submitted(self, event: Submitted, decisions: Decisions, now: float) -> None:
-        refusal = self._submit(event.unit, now)
+    def _take_submitted(
+        self, event: Submitted, decisions: Decisions, now: float, *, comes_last: bool = False
+    ) -> None:
+        """Admit a unit, or say why not. The unit's id must be new."""
+        unit = event.unit
+        domain = self._domain_of.get(unit.model)
+        if domain is None:
+            decisions.refusals.append(Refusal(unit.unit_id, RefusalReason.NO_DEPLOYMENT))
+            return
+        waiting = self._newcomer(domain, unit, now)
+        refusal = self._too_large(domain, waiting)
+        if refusal is None and comes_last and (unit.deadline is None or unit.deadline > now):
+            placement = domain.grant_at_once(waiting, now)
+            if placement is not None:
+                decisions.grants.append(self._fly(waiting, placement, now))
+                return
+        refusal = refusal or self._hopeless(domain, waiting, now)
         if refusal is not None:
             decisions.refusals.append(refusal)
+            return
+        self._enqueue(domain, waiting, now)
 
     def _take_news(
         self,
@@ -208,32 +232,37 @@ class Scheduler:
             deployment.learn(event, now)
             self._domain_of[deployment.plan.models[0]].changed()
 
-    def _submit(self, unit: Unit, now: float) -> Refusal | None:
-        """Admit a unit, or say why not. The unit's id must be new."""
-        domain = self._domain_of.get(unit.model)
-        if domain is None:
-            return Refusal(unit.unit_id, RefusalReason.NO_DEPLOYMENT)
+    def _newcomer(self, domain: Domain, unit: Unit, now: float) -> Waiting:
         assert unit.unit_id not in self._waiting, f"{unit.unit_id} was submitted twice"
         assert unit.unit_id not in self._flights, f"{unit.unit_id} was submitted twice"
-        queue = domain.class_queue(unit.class_name)
+        plan = domain.class_queue(unit.class_name).plan
         steps_left = 1.0
-        if queue.plan.order == "remaining":
+        if plan.order == "remaining":
             steps_left = self._steps.remaining(unit.place)
-        waiting = Waiting(unit, queue.plan, next(self._sequence), now, steps_left)
+        return Waiting(unit, plan, next(self._sequence), now, steps_left)
+
+    def _too_large(self, domain: Domain, waiting: Waiting) -> Refusal | None:
+        """Price a unit; the refusal of one that no waiting can help."""
+        unit = waiting.unit
         limit = domain.price(waiting)
         if limit is not None:
             return Refusal(unit.unit_id, RefusalReason.TOO_LARGE, limit=limit)
         limit = self._allowances.too_large(unit)
         if limit is not None:
             return Refusal(unit.unit_id, RefusalReason.TOO_LARGE_FOR_TENANT, limit=limit)
-        full = queue.full_for(unit.tenant)
-        if full is not None or unit.deadline is not None:
-            eta_seconds = predicted_wait_seconds(domain, waiting, self._allowances, now)
-            if full is not None:
-                return Refusal(unit.unit_id, full, eta_seconds)
-            if unit.deadline is not None and now + eta_seconds > unit.deadline:
-                return Refusal(unit.unit_id, RefusalReason.DEADLINE, eta_seconds)
-        self._enqueue(domain, waiting, now)
+        return None
+
+    def _hopeless(self, domain: Domain, waiting: Waiting, now: float) -> Refusal | None:
+        """The refusal of a unit for which there is no place in line, or no grant in time."""
+        unit = waiting.unit
+        full = domain.class_queue(unit.class_name).full_for(unit.tenant)
+        if full is None and unit.deadline is None:
+            return None
+        eta_seconds = predicted_wait_seconds(domain, waiting, self._allowances, now)
+        if full is not None:
+            return Refusal(unit.unit_id, full, eta_seconds)
+        if unit.deadline is not None and now + eta_seconds > unit.deadline:
+            return Refusal(unit.unit_id, RefusalReason.DEADLINE, eta_seconds)
         return None
 
     def _enqueue(self, domain: Domain, waiting: Waiting, now: float) -> None:
@@ -249,7 +278,6 @@ class Scheduler:
 
     def _fly(self, waiting: Waiting, placement: Placement, now: float) -> Grant:
         unit_id = waiting.unit.unit_id
-        del self._waiting[unit_id]
         self._flights[unit_id] = Flight(waiting, placement, now)
         waiting.attempt += 1
         return Grant(
