@@ -100,7 +100,7 @@ class Authenticator:
             found = self._by_digest.get(digest(credential, self._pepper))
             if found is not None and len(self._known) < KNOWN_MAX:
                 self._known[short] = found
-        if found is None or self._has_expired(found):
+        if found is None or self.has_expired(found):
             raise Unauthenticated(_MESSAGE)
         return found
 
@@ -110,7 +110,7 @@ class Authenticator:
         None when there is none any more, it has expired, or may not act for that tenant.
         """
         found = self._by_id.get(key_id)
-        if found is None or self._has_expired(found):
+        if found is None or self.has_expired(found):
             return None
         return self.acting_for(found, tenant)
 
@@ -134,7 +134,8 @@ class Authenticator:
         """
         return digest(name, self._pepper)[:16]
 
-    def _has_expired(self, principal: Principal) -> bool:
+    def has_expired(self, principal: Principal) -> bool:
+        """Whether its key's time is over."""
         return principal.expires_at is not None and self._wall() >= principal.expires_at
 
 

@@ -32,7 +32,8 @@ import httptools
 from penstock.config.model import ServerTable
 from penstock.errors import CallError, InvalidRequest
 from penstock.http.error_body import ErrorShape, render
-from penstock.http.line import Application, HangUp, Scope
+from penstock.http.head import VARYING, Head, RequestLine
+from penstock.http.line import Application, HangUp
 from penstock.http.turn import STATUS_LINES, Turn
 
 IDLE_SECONDS_MAX: Final = 75.0
@@ -87,7 +88,9 @@ class Connection(asyncio.Protocol):
         self._table = listener.table
         self._parser = httptools.HttpRequestParser(self)
         self._url = b""
-        self._headers: list[tuple[bytes, bytes]] = []
+        self._fields: list[tuple[bytes, bytes]] = []
+        self._varying: list[tuple[bytes, bytes]] = []
+        self._head: Head | None = None
         self._arriving: Turn | None = None
         self._running: Turn | None = None
         self._waiting: deque[Turn] = deque()
@@ -203,7 +206,8 @@ class Connection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         """Another request."""
         self._url = b""
-        self._headers = []
+        self._fields = []
+        self._varying = []
 
     def on_url(self, url: bytes) -> None:
         """A piece of the request target."""
@@ -212,40 +216,35 @@ class Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a header; trailers are dropped, they must not become headers of the request."""
         if not self._reading_body:
-            self._headers.append((name.lower(), value))
+            name = name.lower()
+            (self._varying if name in VARYING else self._fields).append((name, value))
 
     def on_headers_complete(self) -> None:
         """Refuse what would be read differently by someone in front of us; else go on."""
         self._head_since = None
         self._reading_body = True
         self._bytes_since_milestone = 0
-        version = self._parser.get_http_version()
-        names = dict(self._headers)
-        self._check_head(version, names)
-        path, _, query = self._url.partition(b"?")
-        text = path.decode("ascii")
-        scope: Scope = {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.3"},
-            "http_version": version,
-            "method": self._parser.get_method().decode("ascii"),
-            "scheme": "http",
-            "path": unquote(text) if "%" in text else text,
-            "raw_path": path,
-            "query_string": query,
-            "root_path": "",
-            "headers": self._headers,
-            "client": self._addresses[0],
-            "server": self._addresses[1],
-        }
+        head = self._head
+        parser, version = self._parser, self._parser.get_http_version()
+        fields, line = self._fields, (parser.get_method(), self._url, version)
+        if len(fields) + len(self._varying) > HEADERS_MAX:
+            self._raise_refusal(431, f"More than {HEADERS_MAX} headers.")
+        if len(self._waiting) >= PIPELINE_MAX:
+            self._raise_refusal(429, f"More than {PIPELINE_MAX} requests before an answer.")
+        if head is None or head.line != line or head.fields != fields:
+            head = self._read_head(line)
+            self._head = head if head.is_plain else None
+        scope = head.scope.copy()
+        scope["headers"] = [*head.fields, *self._varying]
         turn = self._arriving = Turn(
-            self,
-            scope,
-            keeps_alive=version == "1.1" and self._parser.should_keep_alive(),
-            expects_continue=names.get(b"expect", b"").lower() == b"100-continue"
-            and version == "1.1",
+            self, scope, keeps_alive=head.keeps_alive, expects_continue=head.expects_continue
         )
-        scope["state"] = {"line": turn, "transport": self.transport}
+        scope["state"] = {
+            "line": turn,
+            "transport": self.transport,
+            "head": head,
+            "varying": self._varying,
+        }
         is_free = self._running is None or self._running.is_answered
         if is_free and self.writable is None:
             self._start(turn)
@@ -254,22 +253,44 @@ class Connection(asyncio.Protocol):
             self._waiting.append(turn)
             self._wait_in_line(_head_bytes(turn))
 
-    def _check_head(self, version: str, names: Mapping[bytes, bytes]) -> None:
-        if len(self._headers) > HEADERS_MAX:
-            self._raise_refusal(431, f"More than {HEADERS_MAX} headers.")
+    def _read_head(self, line: RequestLine) -> Head:
+        """What the head says, unless it is refused."""
+        method, url, version = line
+        head = Head(self._fields, line)
+        self._check_head(url, version, head.named)
+        path, _, query = url.partition(b"?")
+        text = path.decode("ascii")
+        head.scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": version,
+            "method": method.decode("ascii"),
+            "scheme": "http",
+            "path": unquote(text) if "%" in text else text,
+            "raw_path": path,
+            "query_string": query,
+            "root_path": "",
+            "client": self._addresses[0],
+            "server": self._addresses[1],
+        }
+        if version == "1.1":
+            head.keeps_alive = self._parser.should_keep_alive()
+            head.expects_continue = head.named.get("expect", "").lower() == "100-continue"
+        return head
+
+    def _check_head(self, url: bytes, version: str, named: Mapping[str, str]) -> None:
         if version not in ("1.1", "1.0"):
             self._raise_refusal(505, "This service speaks HTTP/1.1 and HTTP/1.0.")
-        if not self._url.startswith(b"/") or b"#" in self._url or not self._url.isascii():
+        if not url.startswith(b"/") or b"#" in url or not url.isascii():
             self._raise_refusal(400, "The request target must be a path that begins with '/'.")
-        is_encoded = b"transfer-encoding" in names
-        if is_encoded and (version == "1.0" or b"content-length" in names):
+        is_encoded = "transfer-encoding" in named
+        has_length = any(name == b"content-length" for name, _ in self._varying)
+        if is_encoded and (version == "1.0" or has_length):
             self._raise_refusal(400, "Transfer-Encoding needs HTTP/1.1 without Content-Length.")
-        if is_encoded and names[b"transfer-encoding"].lower() != b"chunked":
+        if is_encoded and named["transfer-encoding"].lower() != "chunked":
             self._raise_refusal(400, "Transfer-Encoding must be 'chunked' and nothing beside it.")
-        if self._parser.should_upgrade() and (is_encoded or b"content-length" in names):
+        if self._parser.should_upgrade() and (is_encoded or has_length):
             self._raise_refusal(400, "A request with a body cannot ask for an upgrade.")
-        if len(self._waiting) >= PIPELINE_MAX:
-            self._raise_refusal(429, f"More than {PIPELINE_MAX} requests before an answer.")
 
     def on_body(self, body: bytes) -> None:
         """Pass a piece on, unless the answer did not wait for it."""
@@ -308,9 +329,8 @@ class Connection(asyncio.Protocol):
 
     def _start(self, turn: Turn) -> None:
         self._running = turn
-        task = self.loop.create_task(self._run(turn))
-        self.listener.tasks.add(task)
-        task.add_done_callback(self.listener.tasks.discard)
+        turn.task = self.loop.create_task(self._run(turn))
+        self.listener.tasks.add(turn.task)
 
     def _start_next(self) -> None:
         if not self.transport.is_closing():
@@ -324,9 +344,11 @@ class Connection(asyncio.Protocol):
             await self.listener.app(turn.scope, turn.receive, turn.send)
         except Exception:  # noqa: BLE001 - whatever it is, its caller is answered
             _log.exception("the application failed")
+        finally:
+            self.listener.tasks.discard(turn.task)
         # Each leads to the other: so they would lie here, with a body that nobody asked for,
         # until circles are looked for, which is rarely.
-        del turn.scope
+        del turn.scope, turn.task
         if turn.is_answered or turn.is_gone or self.transport.is_closing():
             return
         if turn.is_started:

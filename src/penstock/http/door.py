@@ -19,7 +19,7 @@ import msgspec
 
 from penstock.config.model import ServerTable
 from penstock.errors import CallError, Draining, Forbidden, InternalError
-from penstock.http.auth import Authenticator
+from penstock.http.auth import Authenticator, Principal
 from penstock.http.delegation import HEADER as DELEGATION_HEADER
 from penstock.http.delegation import delegate
 from penstock.http.error_body import ErrorShape, render, shape_for
@@ -29,6 +29,7 @@ from penstock.http.exchange import (
     Exchange,
     while_connected,
 )
+from penstock.http.head import Head
 from penstock.http.hosts import HostRule
 from penstock.http.line import Scope
 from penstock.telemetry.logs import REQUEST_LOGGER, log_facts
@@ -142,7 +143,7 @@ class Door:
         if exchange.inside is not None:
             exchange.principal = exchange.inside.principal
         else:
-            exchange.principal = authenticator.principal(exchange.headers)
+            exchange.principal = self._principal(exchange.head, authenticator)
         exchange.facts["key"] = exchange.principal.key_id
         exchange.facts["tenant"] = exchange.principal.tenant
         is_outside = exchange.inside is None and self.access is Access.KEY
@@ -150,6 +151,17 @@ class Door:
             delegate(exchange, authenticator)
         if self.access is Access.ADMIN and not exchange.principal.admin:
             raise Forbidden("This needs a key with 'admin = true'.")
+
+    def _principal(self, head: Head, authenticator: Authenticator) -> Principal:
+        """Whose key the head holds: found once, for as long as the keys stay and it is valid."""
+        known: Principal
+        if head.principal is not None and head.principal[0] is authenticator:
+            known = head.principal[1]
+            if not authenticator.has_expired(known):
+                return known
+        known = authenticator.principal(head.named)
+        head.principal = authenticator, known
+        return known
 
     async def _refuse(self, exchange: Exchange, error: CallError) -> Outcome:
         """Answer with the error; where an answer has begun, break it off visibly."""

@@ -15,6 +15,7 @@ from penstock.errors import CallError, InvalidRequest, NotFound
 from penstock.http.door import Access, Desk, Door, Handler
 from penstock.http.error_body import ErrorShape
 from penstock.http.exchange import Exchange
+from penstock.http.head import Head
 from penstock.http.hosts import check_path
 from penstock.http.line import Receive, Scope, Send
 from penstock.units import Outcome
@@ -59,11 +60,18 @@ class Entrance:
         return self._door(scope)(scope)
 
     def _door(self, scope: Scope) -> Door:
+        head: Head | None = scope["state"].get("head")
+        hosts = self._desk.hosts
+        if head is not None and head.door is not None and head.door[0] is hosts:
+            known: Door = head.door[1]
+            return known
         try:
-            hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
-            self._desk.hosts.check(hosts)
+            named = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
+            hosts.check(named)
             exact = self._exact.get((scope["method"], scope["raw_path"]))
             if exact is not None:
+                if head is not None:
+                    head.door = hosts, exact
                 return exact
             check_path(scope["raw_path"])
         except InvalidRequest as error:

@@ -25,6 +25,7 @@ from penstock.errors import (
     UnsupportedMedia,
 )
 from penstock.http.auth import Principal
+from penstock.http.head import Head
 from penstock.http.line import HangUp, Line, Message, Scope
 from penstock.units import Outcome
 
@@ -132,6 +133,7 @@ class Exchange:
         "at_end",
         "facts",
         "finished",
+        "head",
         "headers",
         "inside",
         "is_counted",
@@ -149,15 +151,13 @@ class Exchange:
     def __init__(self, scope: Scope, server: ServerTable, bodies: Bodies) -> None:
         self.scope = scope
         self._server = server
-        self._line: Line = scope["state"]["line"]
+        state = scope["state"]
+        self._line: Line = state["line"]
         self._body: bytes | None = None
         self._bodies = bodies
         self._held_bytes = 0
-        # Backwards, so that the first of several stands in the end.
-        self.headers: Mapping[str, str] = {
-            name.decode("latin-1"): value.decode("latin-1")
-            for name, value in reversed(scope["headers"])
-        }
+        self.head: Head = state.get("head") or Head(scope["headers"])
+        self.headers = self.head.headers(state.get("varying", ()))
         named = self.headers.get("x-request-id")
         self.request_id = named if named and _REQUEST_ID.match(named) else f"{_number():032x}"
         self.principal: Principal | None = None
@@ -182,14 +182,14 @@ class Exchange:
         """
         if self._body is None:
             self._check_declared(self._server.body_bytes_max)
-            if self.headers.keys().isdisjoint(_BODY_HEADERS):
-                self._body = b""  # RFC 9112 section 6.3: neither header, no body
-                return self._body
             whole = self._line.whole_body()
             if whole is not None:
                 self._hold(len(whole))
                 self._body = whole
                 return whole
+            if self.headers.keys().isdisjoint(_BODY_HEADERS):
+                self._body = b""  # RFC 9112 section 6.3: neither header, no body
+                return self._body
             try:
                 async with asyncio.timeout(self._server.body_timeout_seconds):
                     self._body = await self._read_body()
@@ -228,13 +228,13 @@ class Exchange:
             yield piece
 
     def _check_declared(self, bytes_max: int) -> None:
-        encoding = self.headers.get("content-encoding", "identity").strip().lower()
-        if encoding not in ("identity", ""):
+        encoding = self.headers.get("content-encoding")
+        if encoding is not None and encoding.strip().lower() not in ("identity", ""):
             raise UnsupportedMedia(
                 "Bodies are read without a Content-Encoding only: send it as 'identity'."
             )
-        declared = self.headers.get("content-length", "")
-        if _DIGITS.match(declared) and int(declared) > bytes_max:
+        declared = self.headers.get("content-length")
+        if declared is not None and _DIGITS.match(declared) and int(declared) > bytes_max:
             raise _too_large(bytes_max)
 
     async def _read_body(self) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from http import HTTPStatus
 from socket import SO_LINGER, SOL_SOCKET
 from typing import TYPE_CHECKING, Final
@@ -60,6 +60,7 @@ class Turn:
         "keeps_alive",
         "more_body",
         "scope",
+        "task",
     )
 
     def __init__(
@@ -68,6 +69,7 @@ class Turn:
         self._connection = connection
         self.hang_up = connection.hang_up
         self.scope = scope
+        self.task: asyncio.Task[None]
         self.keeps_alive = keeps_alive
         self.more_body = True
         self.held_bytes = 0
@@ -143,11 +145,12 @@ class Turn:
 
     def begin(self, status: int, headers: Mapping[str, str], length: int | None) -> None:
         """Send the head; that of a body which follows at once goes with it."""
-        self._begin(status, [f"{name}: {value}\r\n" for name, value in headers.items()], length)
+        self._begin(status, headers.items(), length)
 
-    def _begin(self, status: int, lines: list[str], length: int | None) -> None:
-        fields = "".join(lines)
-        if fields.count("\n") != len(lines) or fields.count("\r") != len(lines):
+    def _begin(self, status: int, headers: Collection[tuple[str, str]], length: int | None) -> None:
+        # Joined in C: line by line they were a fortieth of what a call cost.
+        fields = "\r\n".join([*map(": ".join, headers), ""])
+        if fields.count("\n") != len(headers) or fields.count("\r") != len(headers):
             raise ValueError("a header's name or value holds a line break")
         self.is_started = True
         self._expects_continue = False
@@ -212,7 +215,8 @@ class Turn:
     async def send(self, message: Message) -> None:
         """ASGI's: the head, or a piece of the body."""
         if message["type"] == "http.response.start":
-            lines, length = [], None
+            headers: list[tuple[str, str]] = []
+            length = None
             for raw_name, raw_value in message["headers"]:
                 name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
                 if name == "content-length":
@@ -220,8 +224,8 @@ class Turn:
                 elif name == "connection":
                     self.keeps_alive = self.keeps_alive and "close" not in value.lower()
                 elif name != "transfer-encoding":
-                    lines.append(f"{name}: {value}\r\n")
-            self._begin(message["status"], lines, length)
+                    headers.append((name, value))
+            self._begin(message["status"], headers, length)
         else:
             is_last = not message.get("more_body", False)
             self.write(message.get("body", b""), is_last=is_last)

@@ -1,0 +1,70 @@
+"""A request's head as it was read, kept for the next request that has the same.
+
+A client keeps its connection, and what it sends on it begins with the same head again and again,
+but for a few fields that are new each time. So a connection compares what came with its last head,
+and where only those differ it takes what was read of that one: the fields by name, the rules that
+the head keeps, the door that it leads to, whose key it holds. That was a tenth of what a plain
+call cost. It is one head a connection, compared as a whole with what the same caller sent before:
+nothing is looked up by what somebody sends, no caller meets another's, and nothing grows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, TypeAlias
+
+Fields: TypeAlias = Sequence[tuple[bytes, bytes]]
+RequestLine: TypeAlias = tuple[bytes, bytes, str]
+"""Method, target and version."""
+
+VARYING: Final = frozenset(
+    {
+        b"baggage",
+        b"content-length",
+        b"idempotency-key",
+        b"penstock-run",
+        b"traceparent",
+        b"tracestate",
+        b"x-request-id",
+        b"x-stainless-retry-count",
+    }
+)
+"""What differs from one request to the next of the same client. None of it says who asks, which
+door, or how the message is framed, but for the length of its body, which the parser keeps."""
+
+_FRAMING: Final = ("expect", "transfer-encoding", "upgrade")
+
+
+class Head:
+    """What is the same in all requests with this head. ``fields`` have lower-case names.
+
+    ``door`` and ``principal`` are what they led to, each beside what it was decided by: whoever
+    uses one looks whether that still holds. ``scope`` is ASGI's, without the fields.
+    """
+
+    __slots__ = ("door", "expects_continue", "fields", "keeps_alive", "line", "named",
+                 "principal", "scope")  # fmt: skip
+
+    def __init__(self, fields: Fields, line: RequestLine = (b"", b"", "")) -> None:
+        self.fields = fields
+        self.line = line
+        self.scope: dict[str, Any] = {}
+        self.keeps_alive = self.expects_continue = False
+        self.named = by_name(fields)
+        self.door: tuple[object, Any] | None = None
+        self.principal: tuple[object, Any] | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing in it bears on how the message is framed, whatever stands beside it."""
+        return self.named.keys().isdisjoint(_FRAMING)
+
+    def headers(self, varying: Fields) -> Mapping[str, str]:
+        """All fields by name; where a name came several times, the first one counts."""
+        return self.named | by_name(varying) if varying else self.named
+
+
+def by_name(fields: Fields) -> dict[str, str]:
+    """Fields as text. Of several with one name the first counts."""
+    # Backwards, so that the first of several stands in the end.
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(fields)}
