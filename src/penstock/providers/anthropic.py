@@ -286,10 +286,10 @@ class AnthropicStreamReader(EventReader):
             self._usage = _read_usage(data.usage, self._usage)
             self._is_final = True
         elif data.type == "message_stop":
-            self._finished = True
+            self.finished = True
         elif data.type == "error":
             error = read_error(event.data or b"")
-            self._failure = _classify(_STATUS_OF_TYPE.get(error.type, 500), {}, error)
+            self.failure = _classify(_STATUS_OF_TYPE.get(error.type, 500), {}, error)
             return False
         return True
 

@@ -298,7 +298,7 @@ class OpenAIStreamReader(EventReader):
         if event.data == b"[DONE]":
             if self._deltas == 0:
                 raise UpstreamInvalid("The provider's stream ended without any choice.")
-            self._finished = True
+            self.finished = True
             return True
         try:
             chunk = _CHUNK.decode(event.data or b"")
@@ -306,7 +306,7 @@ class OpenAIStreamReader(EventReader):
             raise invalid_event() from None
         if _is_given(chunk.error):
             error = read_error(event.data or b"")
-            self._failure = self._classify(0, {}, error)
+            self.failure = self._classify(0, {}, error)
             return False
         usage = _read_usage(chunk.usage, chunk.service_tier)
         self._usage = usage or self._usage

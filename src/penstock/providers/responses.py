@@ -229,7 +229,7 @@ class ResponsesReader(EventReader):
         elif data.type in _ENDS:
             answer = _decoded(data.response)
             self._usage = _read_usage(answer)
-            self._finished = True
+            self.finished = True
         elif data.type in {"response.created", "response.queued"}:
             self._response_id = _known_id(_decoded(data.response).id)
         return True
@@ -242,7 +242,7 @@ class ResponsesReader(EventReader):
         code = _text(error.code)
         status = _STATUS_OF_CODE.get(code, 400 if code else 500)
         text = ErrorText(message=_text(error.message), type=code, code=code)
-        self._failure = self._classify(status, {}, text)
+        self.failure = self._classify(status, {}, text)
 
 
 def _decoded(body: bytes | msgspec.Raw) -> _Answer:

@@ -31,6 +31,9 @@ from penstock.units import Usage
 
 BYTES_PER_TOKEN = 4
 
+ENDS_MAX = 3
+"""How many events behind a run of deltas are looked at apart from it: finish, usage, end."""
+
 Classify: TypeAlias = Callable[[int, Mapping[str, str], ErrorText], Failure]
 """A provider's ``classify_error``: status 0 stands for an error inside a stream."""
 
@@ -54,8 +57,9 @@ class EventReader:
         self._deltas = 0
         self._delta_bytes = 0
         self._usage: Usage | None = None
-        self._finished = False
-        self._failure: Failure | None = None
+        # Attributes, not properties: they are looked at for every piece.
+        self.finished = False
+        self.failure: Failure | None = None
         self._failure_event = b""
 
     @property
@@ -64,20 +68,10 @@ class EventReader:
         return self._usage
 
     @property
-    def finished(self) -> bool:
-        """Whether the protocol's own end has passed."""
-        return self._finished
-
-    @property
     def tokens_output_seen(self) -> int:
         """An estimate of the output tokens that have passed."""
         text_bytes = self._delta_bytes - self._deltas * self.overhead_bytes
         return max(self._deltas, text_bytes // BYTES_PER_TOKEN)
-
-    @property
-    def failure(self) -> Failure | None:
-        """The provider's error inside a stream that began well."""
-        return self._failure
 
     @property
     def failure_event(self) -> bytes:
@@ -101,22 +95,19 @@ class EventReader:
 
     def feed(self, chunk: bytes) -> bytes:
         """Take what came, give what goes to the caller. Raises UpstreamInvalid."""
-        if self._failure is not None:
+        if self.failure is not None:
             return b""
         # What is ordinary has the ends of its events, unless a CR ends a line, too.
         is_cut = not self._buffer.is_empty or b"\r" in chunk or len(chunk) > self.line_bytes_max
         ready = self._buffer.take(chunk) if is_cut else chunk
-        if self._begun:
-            deltas = self._ordinary_deltas(ready)
-            if deltas:
-                self._deltas += deltas
-                self._delta_bytes += len(ready)
-                return self._trimmed(ready)
+        if self._begun and self._are_deltas(ready):
+            return self._trimmed(ready)
         if not is_cut:
             ready = self._buffer.take(chunk)
         if b"data" not in ready:
             return ready  # comments and blank lines, however many: not worth a look at each
-        return self._pass_events(split_events(ready, self.event_bytes_max))
+        passed = self._pass_ends(ready) if b"\r" not in ready else self._pass_events(ready)
+        return self._trimmed(passed)
 
     def flush(self) -> bytes:
         """What is still held when the provider has closed.
@@ -125,30 +116,57 @@ class EventReader:
         torn is not, so that an error event of ours begins at the beginning of an event.
         """
         rest = self._buffer.rest()
-        if not rest or self._failure is not None:
+        if not rest or self.failure is not None:
             return b""
         try:
-            passed = self._pass_events([rest])
+            passed = self._pass_events(rest)
         except UpstreamInvalid:
             return b""  # torn in the middle: `finished` says that the end is missing
-        return passed if self._finished else b""
+        return self._trimmed(passed) if self.finished else b""
 
-    def _pass_events(self, events: list[bytes]) -> bytes:
+    def _are_deltas(self, ready: bytes) -> bool:
+        """Whether these bytes are a run of ordinary deltas; they are counted then."""
+        deltas = self._ordinary_deltas(ready)
+        self._deltas += deltas
+        self._delta_bytes += len(ready) if deltas else 0
+        return deltas > 0
+
+    def _pass_ends(self, ready: bytes) -> bytes:
+        """Look at the first event of a stream and at its last few, where what is between them is
+        a run of deltas: much of a short stream comes at once.
+        """
+        passed = b""
+        if not self._begun:
+            end = ready.find(b"\n\n") + 2
+            passed, ready = self._pass_events(ready[:end]), ready[end:]
+        start = len(ready)
+        for _ in range(ENDS_MAX):
+            start = ready.rfind(b"\n\n", 0, max(0, start - 2)) + 2
+            if start < 2 or not self._begun or self.failure is not None:
+                break
+            if self._are_deltas(ready[:start]):
+                return passed + ready[:start] + self._pass_events(ready[start:])
+        return passed + self._pass_events(ready)
+
+    def _pass_events(self, ready: bytes) -> bytes:
+        """Look at each event."""
         passed: list[bytes] = []
-        for raw in events:
+        for raw in split_events(ready, self.event_bytes_max):
+            if self.failure is not None:
+                break
             event = read_event(raw)
             if event.data is not None:
                 self._begun = True
                 deltas_before = self._deltas
                 keep = self._read(event)
-                if self._failure is not None:
+                if self.failure is not None:
                     self._failure_event = raw
                     break
                 self._delta_bytes += len(raw) * (self._deltas - deltas_before)
                 if not keep:
                     continue
             passed.append(raw)
-        return self._trimmed(b"".join(passed))
+        return b"".join(passed)
 
     def _ordinary_deltas(self, ready: bytes) -> int:
         """How many deltas these bytes are if they are nothing else, else 0."""
