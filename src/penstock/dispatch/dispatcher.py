@@ -90,6 +90,9 @@ class Dispatcher:
         else:
             self._events.append(Submitted(unit))
             self._decide()
+            if future.done():
+                del self._futures[unit.unit_id]
+                return future.result()
         return await self._granted(unit, future, gives_way=gives_way)
 
     async def grant_again(
@@ -123,8 +126,7 @@ class Dispatcher:
         if gives_way:
             self._giving_way[unit_id] = unit.model
         try:
-            # A future that is done is not worth a turn of the loop.
-            return future.result() if future.done() else await future
+            return await future
         except (asyncio.CancelledError, Draining, UpstreamUnavailable):
             self.post(Cancelled(unit_id))
             raise

@@ -26,6 +26,8 @@ class RecentCount:
 
     def _forget(self, now: float) -> None:
         second = int(now)
+        if second == self._second:
+            return
         for past in range(max(self._second + 1, second - WINDOW_SECONDS + 1), second + 1):
             self._counts[past % WINDOW_SECONDS] = 0
         self._second = max(self._second, second)

@@ -63,11 +63,18 @@ class _Origin(NamedTuple):
     is_tls: bool
 
 
-class _Target(NamedTuple):
-    """A URL, taken apart once."""
+class _Target:
+    """A URL, taken apart once. ``begun`` is how the last request to it began, up to the length of
+    its body: so do most that follow.
+    """
 
-    origin: _Origin
-    head: str
+    __slots__ = ("begun", "head", "headers", "origin")
+
+    def __init__(self, origin: _Origin, head: str) -> None:
+        self.origin = origin
+        self.head = head
+        self.headers: Mapping[str, str] | None = None
+        self.begun = b""
 
 
 class UpstreamResponse:
@@ -288,8 +295,10 @@ async def _nothing() -> bytes:
 
 def _request(target: _Target, headers: Mapping[str, str], body: bytes) -> bytes:
     """The request's bytes. Raises ValueError for a header that would be two."""
-    lines = [f"{name}: {value}\r\n" for name, value in headers.items()]
-    head = f"{target.head}{''.join(lines)}content-length: {len(body)}\r\n\r\n"
-    if head.count("\n") != len(lines) + 4 or head.count("\r") != len(lines) + 4:
-        raise ValueError("a header's name or value holds a line break")
-    return head.encode("latin-1") + body
+    if headers != target.headers:
+        lines = [f"{name}: {value}\r\n" for name, value in headers.items()]
+        head = target.head + "".join(lines)
+        if head.count("\n") != len(lines) + 2 or head.count("\r") != len(lines) + 2:
+            raise ValueError("a header's name or value holds a line break")
+        target.headers, target.begun = headers, head.encode("latin-1")
+    return b"%bcontent-length: %d\r\n\r\n%b" % (target.begun, len(body), body)

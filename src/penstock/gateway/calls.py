@@ -174,6 +174,7 @@ class GatewayCalls:
 
     def _wish(self, exchange: Exchange, caller: Caller, call: ParsedCall, now: float) -> Urgency:
         """Class and deadline; what runs in the background is batch work, and has all the time."""
+        is_timed = call.deadline is not None or call.window_seconds is not None
         wish = urgency(
             caller.principal,
             exchange.headers,
@@ -181,7 +182,7 @@ class GatewayCalls:
             now,
             priority=call.priority,
             service_tier=call.service_tier,
-            body_seconds=body_seconds(call, self._accounts.wall()),
+            body_seconds=body_seconds(call, self._accounts.wall()) if is_timed else None,
             default=max(self.classes, key=lambda name: self.classes[name].rank)
             if call.background
             else None,

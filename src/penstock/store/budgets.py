@@ -60,12 +60,15 @@ class Budget(msgspec.Struct, frozen=True):
 
 
 class Counter(msgspec.Struct):
-    """What one scope has spent in the running day and month, and what is under way."""
+    """What one scope has spent in the running day and month, and what is under way.
+
+    ``spent_before`` is the month's without the day's, so that a call is counted once.
+    """
 
     day: int = 0
     month: int = 0
     spent_day: Spent = msgspec.field(default_factory=Spent)
-    spent_month: Spent = msgspec.field(default_factory=Spent)
+    spent_before: Spent = msgspec.field(default_factory=Spent)
     reserved_tokens: int = 0
     reserved_nano_dollars: int = 0
 
@@ -74,9 +77,18 @@ class Counter(msgspec.Struct):
         if day <= self.day:
             return
         month = month_of(day)
-        if month != self.month:
-            self.spent_month = Spent()
+        self.spent_before = self.spent_month if month == self.month else Spent()
         self.day, self.month, self.spent_day = day, month, Spent()
+
+    @property
+    def spent_month(self) -> Spent:
+        """What it has spent in the running month."""
+        before, day = self.spent_before, self.spent_day
+        return Spent(
+            before.calls + day.calls,
+            before.tokens + day.tokens,
+            before.nano_dollars + day.nano_dollars,
+        )
 
     def used(self, period: Period, measure: Measure) -> int:
         """Spent and under way."""
@@ -114,10 +126,10 @@ class Budgets:
             scopes: tuple[Scope, Scope] = (("key", key_id), ("tenant", tenant))
             for scope in scopes:
                 counter = self.counter(scope, today)
-                if month_of(day) == counter.month:
-                    _add(counter.spent_month, spent)
                 if day == today:
                     _add(counter.spent_day, spent)
+                elif month_of(day) == counter.month:
+                    _add(counter.spent_before, spent)
 
     def reserve(
         self, tenant: str, key_id: str, tokens: int, nano_dollars: int
@@ -156,17 +168,15 @@ class Budgets:
 
     def settle(self, reservation: Reservation, row: CallRow) -> None:
         """Put what the call has used in the place of what it was expected to."""
-        today = day_of(self._wall())
-        arrived = day_of(row.arrived_at)
+        self.release(reservation)
+        today, arrived = day_of(self._wall()), day_of(row.arrived_at)
         spent = Spent(1, row.tokens_input + row.tokens_output, row.nano_dollars or 0)
         for counter in reservation.counters:
             counter.move_to(today)
-            counter.reserved_tokens -= reservation.tokens
-            counter.reserved_nano_dollars -= reservation.nano_dollars
             if arrived == counter.day:
                 _add(counter.spent_day, spent)
-            if month_of(arrived) == counter.month:
-                _add(counter.spent_month, spent)
+            elif month_of(arrived) == counter.month:
+                _add(counter.spent_before, spent)
 
     def names(self, kind: Literal["key", "tenant"]) -> list[str]:
         """Whose spending is counted, of that kind."""

@@ -43,7 +43,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry(auto_describe=True)
-        self._known: frozenset[str] = frozenset()
+        self._known: dict[str, str] = {}
         self._call_metrics()
         self._upstream_metrics()
         self._service_metrics()
@@ -160,10 +160,7 @@ class Metrics:
 
     def know(self, names: Iterable[str]) -> None:
         """All names of the configuration: classes, models, deployments, chains, tenants."""
-        self._known = frozenset(names)
-
-    def _name(self, value: str) -> str:
-        return value if value in self._known else OTHER
+        self._known = {name: name for name in names}
 
     def request(
         self,
@@ -176,32 +173,33 @@ class Metrics:
         chain: str = "",
     ) -> None:
         """One request ended. What it does not have stays empty."""
+        known = self._known
         self._requests.add(
             (
                 door,
                 outcome.value,
-                self._name(class_name) if class_name else "",
-                self._name(tenant) if tenant else "",
-                self._name(chain) if chain else "",
+                known.get(class_name, OTHER) if class_name else "",
+                known.get(tenant, OTHER) if tenant else "",
+                known.get(chain, OTHER) if chain else "",
             )
         )
         self._request_seconds.observe((door,), seconds)
 
     def units_waiting(self, class_name: str, model: str, count: int) -> None:
         """So many units wait now."""
-        self._waiting(self._name(class_name), self._name(model)).set(count)
+        self._waiting(self._known.get(class_name, OTHER), self._known.get(model, OTHER)).set(count)
 
     def unit_waited(self, class_name: str, seconds: float) -> None:
         """One unit got its grant."""
-        self._wait_seconds.observe((self._name(class_name),), seconds)
+        self._wait_seconds.observe((self._known.get(class_name, OTHER),), seconds)
 
     def first_byte(self, deployment: str, seconds: float) -> None:
         """The first byte of an answer came so long after its grant."""
-        self._first_byte_seconds.observe((self._name(deployment),), seconds)
+        self._first_byte_seconds.observe((self._known.get(deployment, OTHER),), seconds)
 
     def upstream_answer(self, deployment: str, status: int | None) -> None:
         """A provider answered with that status; None when it did not answer at all."""
-        name = self._name(deployment)
+        name = self._known.get(deployment, OTHER)
         known = status is not None and 100 <= status < 600
         self._answers.add((name, f"{status // 100}xx" if known and status else "none"))
         if status == 429:
@@ -209,7 +207,7 @@ class Metrics:
 
     def tokens(self, deployment: str, usage: Usage) -> None:
         """What one call used. Cached tokens are part of the input, reasoning of the output."""
-        name = self._name(deployment)
+        name = self._known.get(deployment, OTHER)
         self._tokens.add((name, "input"), usage.tokens_input)
         self._tokens.add((name, "output"), usage.tokens_output)
         if usage.tokens_input_cached:
@@ -219,7 +217,7 @@ class Metrics:
 
     def limit(self, deployment: str, limit: LimitName, *, level: float, capacity: float) -> None:
         """One bucket as it stands."""
-        name = self._name(deployment)
+        name = self._known.get(deployment, OTHER)
         self._limit_level(name, limit.value).set(level)
         self._limit_capacity(name, limit.value).set(capacity)
 
