@@ -42,7 +42,7 @@ from penstock.dispatch.calls import Calls
 from penstock.dispatch.dispatcher import Dispatcher
 from penstock.dispatch.planning import dearest_prices, plan_of, targets_of
 from penstock.dispatch.prices import prices_of
-from penstock.dispatch.upstream import Upstream
+from penstock.dispatch.upstream import CONNECTIONS_MAX, Upstream
 from penstock.errors import ConfigError, Draining, PenstockError
 from penstock.gateway.accounts import Accounts
 from penstock.gateway.calls import GatewayCalls
@@ -57,6 +57,7 @@ from penstock.http.entrance import Entrance
 from penstock.http.exchange import Exchange
 from penstock.http.inside import InsideCalls
 from penstock.http.known_keys import budgets_of, principals_of
+from penstock.http.open_files import raise_open_files
 from penstock.http.openapi import with_document
 from penstock.http.server import HttpServer
 from penstock.jobs import responses
@@ -133,6 +134,7 @@ class Service:
 
     async def start(self) -> None:
         """Listen, and begin to start the chain workers. Raises PenstockError, OSError."""
+        _allow_files(self._config)
         self._sandbox = SandboxChild(enforced(self.config))
         if self._loaded.sandbox:
             self._sandbox_port = await self._sandbox.start()
@@ -178,7 +180,9 @@ class Service:
         self._jobs_door = JobsDoor(self._jobs, self._chains.class_of, self._batches.webhooks)
         entrance = Entrance(self._routes(), self._desk)
         self._inside.doors = entrance.answer
-        self._server = HttpServer(entrance, config.server)
+        self._server = HttpServer(
+            entrance, config.server, on_refused=self._metrics.connection_refused
+        )
         self._watch_over(self._dispatcher.run(), "the dispatcher")
         await self._server.start()
         await self._pool.start(self._worker_spec(config))
@@ -221,8 +225,8 @@ class Service:
     async def reload(self) -> bool:
         """Read the configuration again and switch to it; what is wrong with it is logged.
 
-        False where the old one goes on. What listens (host, port, size limits of the server's
-        own) and the number of workers change with a restart only, and that is said.
+        False where the old one goes on. Where it listens and the number of workers change with a
+        restart only, and that is said.
         """
         try:
             loaded = self._read_again()
@@ -298,7 +302,9 @@ class Service:
         """Let every part go on with the configuration that was loaded last."""
         self._desk.authenticator = self._authenticator()
         config = self.config
+        _allow_files(config)
         self._desk.adopt(config.server)
+        self._server.adopt(config.server)
         self._calls.targets = targets_of(config, self._loaded.secrets)
         self._key_files = KeyFiles(config)
         self._gateway.classes = config.classes
@@ -527,6 +533,12 @@ class Service:
         task = asyncio.create_task(coroutine)
         task.add_done_callback(ended)
         self._tasks.append(task)
+
+
+def _allow_files(config: Config) -> None:
+    told = raise_open_files(config.server.connections_max + CONNECTIONS_MAX)
+    if told is not None:
+        _log.warning("%s", told)
 
 
 def _names(config: Config) -> set[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
 import signal
 import sys
 from functools import partial
@@ -70,18 +69,8 @@ def serve(
     _configure_logs(loaded, log_level)
     from penstock.http.server import event_loop_factory  # noqa: PLC0415 - a bad file is quick
 
-    _raise_open_files(loaded)
     with asyncio.Runner(loop_factory=event_loop_factory()) as runner:
         runner.run(_serve(loaded, load, watches_chains=watches_chains))
-
-
-def _raise_open_files(loaded: Loaded) -> None:
-    from penstock.dispatch.upstream import CONNECTIONS_MAX  # noqa: PLC0415 - as above
-    from penstock.http.open_files import raise_open_files  # noqa: PLC0415 - as above
-
-    told = raise_open_files(loaded.config.server.connections_max + CONNECTIONS_MAX)
-    if told is not None:
-        logging.getLogger("penstock").warning("%s", told)
 
 
 def _load(file: Path | None, overrides: Overrides) -> Loaded:

@@ -79,8 +79,15 @@ class ServerTable(_Table, frozen=True):
         PositiveInt, Meta(description="largest request head; larger ones are refused with 431")
     ] = 64 * 1024
     connections_max: Annotated[
-        PositiveInt, Meta(description="open connections; more are closed at once")
+        PositiveInt, Meta(description="open connections; more get 503 and are closed")
     ] = 4096
+    connections_per_address_max: Annotated[
+        PositiveInt | None,
+        Meta(
+            description="open connections from one address (IPv6: its first 64 bits); more get "
+            "429 and are closed; not counted from this machine; default: half of connections_max"
+        ),
+    ] = None
     header_timeout_seconds: Annotated[
         Positive, Meta(description="time to send a whole request head")
     ] = 10.0

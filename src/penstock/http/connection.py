@@ -31,6 +31,7 @@ import httptools
 
 from penstock.config.model import ServerTable
 from penstock.errors import CallError, InvalidRequest
+from penstock.http.connection_bounds import Bound, ConnectionBounds, counted_address
 from penstock.http.error_body import ErrorShape, render
 from penstock.http.head import VARYING, Head, RequestLine
 from penstock.http.line import Application, HangUp
@@ -46,8 +47,6 @@ HEADERS_MAX: Final = 256
 PIPELINE_MAX: Final = 64
 """Requests that may wait on one connection behind the one that is being answered; together they
 may have ``header_bytes_max`` bytes."""
-OVERFLOW_CONNECTIONS: Final = 128
-"""So many connections over the cap are told 503; the rest are cut without a word."""
 BODY_BYTES_HELD_MAX: Final = 64 * 1024
 """Of a body that nobody has asked for yet; then reading stops until somebody does."""
 
@@ -66,11 +65,18 @@ class _Refused(Exception):
 class Listener:
     """What all connections of one server share. ``date_line`` is set anew every second."""
 
-    def __init__(self, app: Application, table: ServerTable, on_lost: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        app: Application,
+        table: ServerTable,
+        on_lost: Callable[[], None],
+        on_refused: Callable[[Bound], None],
+    ) -> None:
         self.app = app
         self.table = table
         self.on_lost = on_lost
         self.date_line = b""
+        self.bounds = ConnectionBounds(on_refused)
         self.connections: set[Connection] = set()
         self.tasks: set[asyncio.Task[None]] = set()
 
@@ -114,18 +120,19 @@ class Connection(asyncio.Protocol):
         # uvloop's transports are no subclass of asyncio's.
         self.transport = transport  # type: ignore[assignment]
         self._addresses = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
-        connections = self.listener.connections
-        connections.add(self)
+        self.listener.connections.add(self)
         self._unsent_since = self._head_since = self.loop.time()
-        excess = len(connections) - self._table.connections_max
-        if excess > OVERFLOW_CONNECTIONS:
+        address = counted_address(*self._addresses)
+        entry = self.listener.bounds.enter(self, address, self._table)
+        if entry == "cut":
             self.transport.abort()
-        elif excess > 0:
-            self._refuse(503, "Too many connections.")
+        elif entry is not None:
+            self._turn_away(entry)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the contract
         """Tell whoever is at work that the caller is gone."""
         self.listener.connections.discard(self)
+        self.listener.bounds.leave(self)
         for turn in (self._running, *self._waiting, self._arriving):
             if turn is not None and not turn.is_answered:
                 turn.is_gone = True
@@ -406,7 +413,12 @@ class Connection(asyncio.Protocol):
             turn.is_gone = True
             turn.tell()
             self.hang_up.tell()
-        self.transport.write(_refusal_bytes(status, message))
+        phrase = HTTPStatus(status).phrase.lower().replace(" ", "_")
+        kind = InvalidRequest if status < 500 else CallError
+        self._turn_away(kind(message, status=status, code=phrase))
+
+    def _turn_away(self, error: CallError) -> None:
+        self.transport.write(_refusal_bytes(error))
         self._linger(LINGER_SECONDS)
 
     def _linger(self, seconds: float) -> None:
@@ -448,12 +460,9 @@ def _older(since: float | None, now: float, seconds: float) -> bool:
     return since is not None and now - since > seconds
 
 
-def _refusal_bytes(status: int, message: str) -> bytes:
+def _refusal_bytes(error: CallError) -> bytes:
     """A whole answer in the shape that doors use: callers see one kind of error."""
-    phrase = HTTPStatus(status).phrase.lower().replace(" ", "_")
-    kind = InvalidRequest if status < 500 else CallError
-    error = kind(message, status=status, code=phrase)
-    _, headers, body = render(error, ErrorShape.OPENAI, secrets.token_hex(16))
+    status, headers, body = render(error, ErrorShape.OPENAI, secrets.token_hex(16))
     headers |= {"content-length": str(len(body)), "connection": "close"}
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     return b"%b%b\r\n%b" % (STATUS_LINES[status], lines.encode("ascii"), body)

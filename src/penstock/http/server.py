@@ -20,6 +20,7 @@ from typing import Final, cast
 
 from penstock.config.model import ServerTable
 from penstock.http.connection import Connection, Listener
+from penstock.http.connection_bounds import Bound
 from penstock.http.line import Application
 
 SWEEP_SECONDS_MAX: Final = 1.0
@@ -32,7 +33,8 @@ class HttpServer:
     """Listens, and serves an ASGI app.
 
     On a TCP address (``table.host`` and ``table.port``), on ``sockets`` that are already bound,
-    or on a Unix socket at ``uds``, readable by this user alone.
+    or on a Unix socket at ``uds``, readable by this user alone. ``on_refused`` is told of each
+    connection over a bound.
     """
 
     def __init__(
@@ -42,15 +44,20 @@ class HttpServer:
         *,
         sockets: Sequence[socket.socket] | None = None,
         uds: str | os.PathLike[str] | None = None,
+        on_refused: Callable[[Bound], None] = lambda _bound: None,
     ) -> None:
-        self._table = table
         self._sockets = list(sockets) if sockets is not None else None
         self._uds = Path(uds) if uds is not None else None
-        self._listener = Listener(app, table, self._connection_lost)
+        self._listener = Listener(app, table, self._connection_lost, on_refused)
         self._unconnected = asyncio.Event()
         self._unconnected.set()
         self._servers: list[asyncio.Server] = []
         self._sweep_handle: asyncio.TimerHandle | None = None
+        self.adopt(table)
+
+    def adopt(self, table: ServerTable) -> None:
+        """Go by the bounds of this table from now on; connections that are open keep theirs."""
+        self._table = self._listener.table = table
         self._sweep_seconds = min(
             SWEEP_SECONDS_MAX, table.header_timeout_seconds / 4, table.write_timeout_seconds / 4
         )

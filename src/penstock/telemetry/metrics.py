@@ -144,6 +144,14 @@ class Metrics:
                 registry=registry,
             )
         )
+        self._connections_refused = _series(
+            Counter(
+                "penstock_connections_refused",
+                "Connections over a bound, by bound (all, address).",
+                ["bound"],
+                registry=registry,
+            )
+        )
         self._ledger_rows_lost = Counter(
             "penstock_ledger_rows_lost",
             "Rows of the ledger that the store could not take in time.",
@@ -224,6 +232,10 @@ class Metrics:
     def workers_alive(self, count: int) -> None:
         """So many chain workers answer now."""
         self._workers_alive.set(count)
+
+    def connection_refused(self, bound: str) -> None:
+        """One connection was over a bound: ``all`` that there may be, or of its ``address``."""
+        self._connections_refused(bound).inc()
 
     def worker_restarted(self) -> None:
         """A chain worker was started again."""

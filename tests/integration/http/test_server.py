@@ -264,18 +264,6 @@ def test_a_head_that_drips_is_timed_from_its_first_byte(run, serving) -> None:
     run(scenario())
 
 
-def test_a_connection_over_the_cap_is_told_so_and_closed(run, serving) -> None:
-    async def scenario() -> None:
-        async with serving(connections_max=2) as service:
-            held = [await service.connect() for _ in range(2)]
-            for reader, writer in held:
-                writer.write(GET)
-                await reader.readuntil(b"\r\n\r\n")
-            assert statuses(await service.talk(GET)) == [503]
-
-    run(scenario())
-
-
 def test_a_reader_that_takes_nothing_is_cut_off(run, serving) -> None:
     ended: list[str] = []
     done = asyncio.Event()
