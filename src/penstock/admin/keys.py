@@ -14,21 +14,28 @@ import msgspec
 from msgspec import Meta
 
 from penstock.admin.answers import respond_json
+from penstock.admin.maker import check_within, named
 from penstock.admin.query import query_of
 from penstock.admin.stored import broken_rules, fields_of, spent_view, with_store
 from penstock.config.checked import checked_key
 from penstock.config.model import Config, Identifier, KeyBounds, KeyRights
-from penstock.errors import ConfigError
+from penstock.errors import ConfigError, InternalError
+from penstock.http.auth import Principal
 from penstock.http.exchange import Exchange
 from penstock.store.budgets import Budgets
 from penstock.store.changes import shown_key
-from penstock.store.keys import StoredKey, changed_key
+from penstock.store.keys import FIXED, KeyStore, StoredKey, changed_key
 from penstock.units import Outcome
 
 SPAN_SECONDS_MAX = 100 * 365 * 86_400
 _Seconds = Annotated[
     float, Meta(gt=0, le=SPAN_SECONDS_MAX, description="how long until it ends; null: never")
 ]
+
+_FIXED = {
+    field: f"{reason}; POST /admin/keys makes another key, DELETE /admin/keys/NAME ends this one"
+    for field, reason in FIXED.items()
+}
 
 
 class NewKey(KeyRights, frozen=True, kw_only=True):
@@ -81,6 +88,7 @@ class KeysDoor:
             rights = checked_key(name, fields, self._config())
         except ConfigError as error:
             raise broken_rules(error) from None
+        check_within(_maker(exchange), rights, expires_at, self._config().classes)
         key = await with_store(
             self._directory, lambda store: store.create(name, rights, expires_at=expires_at)
         )
@@ -91,12 +99,15 @@ class KeysDoor:
 
     async def change(self, exchange: Exchange) -> Outcome:
         """Change what a key may do, its name or its end; its secret and its id stay."""
-        fields = _ending(fields_of(await exchange.body(), KeyChange))
-        name, config = exchange.path_params["name"], self._config()
-        _, key = await with_store(
-            self._directory,
-            lambda store: store.change(name, lambda key: changed_key(key, fields, config)),
-        )
+        fields = _ending(fields_of(await exchange.body(), KeyChange, _FIXED))
+        name, config, maker = exchange.path_params["name"], self._config(), _maker(exchange)
+
+        def changed(key: StoredKey) -> StoredKey:
+            after = changed_key(key, fields, config)
+            check_within(maker, after.rights, after.expires_at, config.classes, named(fields))
+            return after
+
+        _, key = await with_store(self._directory, lambda store: store.change(name, changed))
         self._changed()
         exchange.facts["changed"] = f"key {key.name}"
         await respond_json(exchange, self._view(key))
@@ -106,8 +117,17 @@ class KeysDoor:
         """Give a key a new secret; the one before works for ``overlap_seconds`` more."""
         body = await exchange.body()
         seconds = fields_of(body, Rotation).get("overlap_seconds", 0.0) if body else 0.0
-        name = exchange.path_params["name"]
-        key = await with_store(self._directory, lambda store: store.rotate(name, seconds))
+        name, maker = exchange.path_params["name"], _maker(exchange)
+        classes = self._config().classes
+
+        def rotated(store: KeyStore) -> str:
+            # Whoever gives a key a new secret has it.
+            for known in store.all():
+                if known.name == name and known.in_force(time.time()):
+                    check_within(maker, known.rights, known.expires_at, classes)
+            return store.rotate(name, seconds)
+
+        key = await with_store(self._directory, rotated)
         self._changed()
         exchange.facts["changed"] = f"key {name}"
         await respond_json(exchange, {"name": name, "key": key})
@@ -124,6 +144,12 @@ class KeysDoor:
 
     def _view(self, key: StoredKey) -> dict[str, Any]:
         return {**shown_key(key), "spent": spent_view(self._budgets, ("key", key.key_id))}
+
+
+def _maker(exchange: Exchange) -> Principal:
+    if exchange.principal is None:
+        raise InternalError("the admin door was opened without a key")
+    return exchange.principal
 
 
 def _ending(fields: dict[str, Any]) -> dict[str, Any]:

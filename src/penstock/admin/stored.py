@@ -7,7 +7,7 @@ and in a thread, since the lock may have to be waited for.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,7 +16,14 @@ import msgspec
 from penstock.admin.answers import StoreUnavailable
 from penstock.config.fields import TableReader
 from penstock.config.problems import Problems
-from penstock.errors import ConfigError, InvalidRequest, NotFound, PenstockError, StoreError
+from penstock.errors import (
+    CallError,
+    ConfigError,
+    InvalidRequest,
+    NotFound,
+    PenstockError,
+    StoreError,
+)
 from penstock.store.budgets import NANO_DOLLARS, Budgets, Scope
 from penstock.store.keys import KeyStore, NotStored
 from penstock.store.ledger import Spent
@@ -25,7 +32,10 @@ _T = TypeVar("_T")
 
 
 async def with_store(directory: Path, ask: Callable[[KeyStore], _T]) -> _T:
-    """What the key store answers. Raises StoreUnavailable, NotFound, InvalidRequest."""
+    """What the key store answers. Raises StoreUnavailable, NotFound, InvalidRequest.
+
+    A CallError that ``ask`` raises is raised on.
+    """
 
     def asked() -> _T:
         store = KeyStore(directory)
@@ -42,14 +52,18 @@ async def with_store(directory: Path, ask: Callable[[KeyStore], _T]) -> _T:
         raise broken_rules(error) from None
     except NotStored as error:
         raise NotFound(str(error)) from None
+    except CallError:
+        raise
     except PenstockError as error:
         raise InvalidRequest(str(error), status=409) from None
 
 
-def fields_of(body: bytes, kind: type[msgspec.Struct]) -> dict[str, Any]:
+def fields_of(
+    body: bytes, kind: type[msgspec.Struct], fixed: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """The fields that a body has, under the rules of a struct of the configuration.
 
-    Raises InvalidRequest with all problems.
+    ``fixed`` says why there is no such field. Raises InvalidRequest with all problems.
     """
     try:
         fields = msgspec.json.decode(body)
@@ -59,6 +73,8 @@ def fields_of(body: bytes, kind: type[msgspec.Struct]) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise InvalidRequest("The body must be a JSON object.")
     problems = Problems("the request", {})
+    for name in [name for name in fixed or () if name in fields]:
+        problems.add(("body", name), (fixed or {})[name], fields.pop(name))
     TableReader(problems).read(fields, kind, ("body",))
     try:
         problems.raise_if_any()

@@ -23,7 +23,7 @@ from penstock.cli.shared import (
 from penstock.config.checked import checked_key
 from penstock.config.model import Budgeted
 from penstock.store.changes import differences, shown_key
-from penstock.store.keys import StoredKey, changed_key
+from penstock.store.keys import FIXED, StoredKey, changed_key
 
 
 @click.group()
@@ -93,14 +93,17 @@ _KEEP_IT = "Keep it now: only a digest is stored, and it cannot be shown again."
     help="A tenant that a call may name, in place of those before; * for all, '' for none.",
 )  # fmt: skip
 @click.option("--expires-in", type=OrNone(SPAN), help="It ends after 12h, 90d, ... from now.")
+@click.option("--tenant", hidden=True)
+@click.option("--admin/--no-admin", default=None, hidden=True)
 @budget_options
 @config_option
 def edit(name: str, config_file: Path | None, **options: Any) -> None:
     """Change what the key NAME may do. What is not named stays as it is.
 
-    Its secret, its id, its tenant and what it has spent stay. `none` takes a budget or the end
-    away.
+    Its secret, its id, its tenant, whether it is an admin's and what it has spent stay. `none`
+    takes a budget or the end away.
     """
+    _check_is_not_fixed(name, options)
     config = configured(config_file)
     fields = _fields(given(options))
     if not fields:
@@ -158,6 +161,17 @@ def revoke(name: str, config_file: Path | None) -> None:
     with opened_store(configured(config_file)) as store:
         store.revoke(name)
     click.echo(f"The key {name} is revoked.", err=True)
+
+
+def _check_is_not_fixed(name: str, options: dict[str, Any]) -> None:
+    for field, reason in FIXED.items():
+        value = options.pop(field)
+        if value is not None:
+            shown = f"--{field} {value}" if isinstance(value, str) else f"--{field}"
+            raise click.UsageError(
+                f"{shown}: {reason}; `penstock keys create` makes another key, "
+                f"`penstock keys revoke {name}` ends this one"
+            )
 
 
 def _fields(options: dict[str, Any]) -> dict[str, Any]:

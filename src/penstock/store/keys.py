@@ -38,6 +38,7 @@ from penstock.store.pepper import (
 from penstock.store.tenants import StoredTenant
 
 __all__ = [
+    "FIXED",
     "KeyStore",
     "NoSuchKey",
     "NotStored",
@@ -49,6 +50,13 @@ __all__ = [
 ]
 
 PREFIX: Final = "psk"
+FIXED: Final = {
+    "tenant": "a key belongs to one tenant for good, since what it has spent, its jobs, files and "
+    "answers are that tenant's",
+    "admin": "a key is an admin's from the first or never, since who has a copy of it by now is "
+    "not known",
+}
+"""What of a key no change can name, and why."""
 _ID_BYTES: Final = 6
 _SECRET_BYTES: Final = 32
 

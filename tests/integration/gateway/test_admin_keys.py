@@ -102,6 +102,49 @@ def test_only_an_admin_may_see_or_make_keys(client: httpx.Client) -> None:
     assert client.get("/admin/keys").status_code == 401
 
 
+def test_an_admin_key_that_is_held_to_something_gives_no_key_more(client: httpx.Client) -> None:
+    """Not a new one, not one that it changes, and none whose secret it would learn."""
+
+    def made(name: str, **fields: object) -> httpx.Response:
+        wish = {"name": name, "tenant": "team", **fields}
+        return client.post("/admin/keys", json=wish, headers=BOSS)
+
+    key = made("held", admin=True, ceiling="batch", models=[], **{"class": "batch"}).json()["key"]
+    held = {"x-api-key": key}
+    assert made("wide").status_code == 201
+    assert made("close", ceiling="batch", models=[], **{"class": "batch"}).status_code == 201
+
+    def asked(method: str, path: str, body: object) -> tuple[int, str]:
+        answer = client.request(method, path, json=body, headers=held)
+        problem = answer.json()
+        return answer.status_code, problem.get("type", "").rpartition(":")[2]
+
+    refused = (403, "exceeds_maker")
+    narrow = {"name": "more", "tenant": "team", "class": "batch", "ceiling": "batch"}
+    assert asked("POST", "/admin/keys", narrow) == refused
+    assert asked("POST", "/admin/keys", narrow | {"models": ["sandbox"]}) == refused
+    assert asked("PATCH", "/admin/keys/close", {"models": None}) == refused
+    assert asked("PATCH", "/admin/keys/held", {"ceiling": "interactive"}) == refused
+    assert asked("POST", "/admin/keys/wide/rotate", None) == refused
+    assert asked("PATCH", "/admin/keys/wide", {"budget_day_usd": 1})[0] == 200
+    assert asked("POST", "/admin/keys/close/rotate", {})[0] == 200
+    assert asked("POST", "/admin/keys", narrow | {"models": []})[0] == 201
+
+
+@pytest.mark.parametrize(("field", "value"), [("tenant", "other"), ("admin", True)])
+def test_what_of_a_key_is_fixed_is_said_with_the_reason_and_the_way_out(client, field, value):
+    wish = {"name": f"fixed-{field}", "tenant": "team"}
+    assert client.post("/admin/keys", json=wish, headers=BOSS).status_code == 201
+
+    answer = client.patch(f"/admin/keys/fixed-{field}", json={field: value}, headers=BOSS)
+
+    detail = answer.json()["detail"]
+    assert answer.status_code == 400
+    assert f"body.{field} = " in detail
+    assert "for good" in detail or "from the first or never" in detail
+    assert "POST /admin/keys makes another key" in detail
+
+
 def test_tenants_are_shown_with_their_budget_and_what_they_have_spent(client) -> None:
     tenants = {
         one["name"]: one for one in client.get("/admin/tenants", headers=BOSS).json()["tenants"]

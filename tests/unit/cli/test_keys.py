@@ -153,6 +153,9 @@ def test_an_edit_that_breaks_a_rule_changes_nothing(penstock: Penstock) -> None:
         (("ci", "--model", "gpt"), "no such served model"),
         (("ci", "--acts-for", "a b"), "must be the name of a tenant"),
         (("ci", "--budget-day-tokens", "-1"), "at least 0"),
+        (("ci", "--tenant", "b"), "--tenant b: a key belongs to one tenant for good"),
+        (("ci", "--admin"), "--admin: a key is an admin's from the first or never"),
+        (("ci", "--no-admin", "--name", "x"), "penstock keys revoke ci"),
     ):
         code, out, err = penstock("keys", "edit", *arguments)
         assert (code, out) == (2, "")
