@@ -27,6 +27,7 @@ from penstock.admin.routes import AdminDoor, admin_routes
 from penstock.admin.tenants import TenantsDoor
 from penstock.chains.door import ChainsDoor
 from penstock.chains.playground import playground_routes
+from penstock.chains.routes import chain_routes
 from penstock.chains.spec import WorkerSpec
 from penstock.chains.supervisor import ReloadFailed, WorkerPool
 from penstock.chains.watch import changes
@@ -67,6 +68,7 @@ from penstock.jobs.door import KIND, JobsDoor
 from penstock.jobs.engine import Clocks, Jobs
 from penstock.jobs.execution import RequestExecutor
 from penstock.jobs.responses import BackgroundResponses
+from penstock.jobs.shapes import JobShown
 from penstock.providers.estimate import Estimator
 from penstock.sandbox.child import SandboxChild, enforced
 from penstock.scheduler.events import Replanned, Restored, TenantsReplanned
@@ -379,23 +381,11 @@ class Service:
             )
             return Route(path, door, methods=["GET"])
 
-        def chains(path: str, handler: Handler, *methods: str) -> Route:
-            shape = ErrorShape.OPENAI
-            door = Door(handler, access=Access.KEY, shape=shape, door="chains", desk=self._desk)
-            return Route(path, door, methods=list(methods))
-
         routes = [
             *gateway_routes(self._gateway, self._models, self._desk, self._journal),
             *self._responses.routes(self._desk, OPENAI_PREFIXES),
-            chains("/chains", self._chains.list_chains, "GET"),
             *playground_routes(self._desk),
-            chains(
-                "/chains/{name}/{rest:path}",
-                self._jobs_door.or_later(self._chains.handle),
-                "GET",
-                "POST",
-                "PUT",
-            ),
+            *chain_routes(self._chains, self._jobs_door.or_later, JobShown, self._desk),
             *self._jobs_door.routes(self._desk),
             *self._make_agent().routes(self._desk),
             *self._batches.routes(self._desk, frozenset(OPENAI_ENDPOINTS), self._chains.class_of),

@@ -14,7 +14,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -158,6 +159,68 @@ def service(running: Callable[..., Running]) -> Running:
     process = running("serve", "--port", "0")
     process.wait_ready()
     return process
+
+
+NOT_SERVED = 501
+CHECKED = ("status_code_conformance", "content_type_conformance", "response_schema_conformance")
+LEAKS = re.compile(rb"Traceback|File \"|upstream-key|\bat 0x[0-9a-f]{6}|penstock\.[a-z_]+\.[a-z_]+")
+
+
+@pytest.fixture(scope="session")
+def by_document() -> Callable[..., Counter[int]]:
+    """``by_document(url, document, headers=...)``: requests made from it, counted by status.
+
+    Each answer is held against the document; none is a fault of ours or shows an inside.
+    ``headers`` has the key as a bearer token: of one of its own Schemathesis makes up the other.
+    ``sharpened`` changes a case before it is sent, ``once`` names paths that are asked once.
+    """
+    import schemathesis  # noqa: PLC0415 - two seconds, for two files of tests
+    from hypothesis import HealthCheck, Phase, given, settings  # noqa: PLC0415 - likewise
+    from schemathesis.checks import CHECKS  # noqa: PLC0415 - likewise
+
+    def ask(
+        url: str,
+        document: dict[str, Any],
+        *,
+        headers: Mapping[str, str],
+        exclude: str,
+        once: re.Pattern[str],
+        sharpened: Callable[[Any], None],
+        examples: int = 8,
+    ) -> Counter[int]:
+        schema = schemathesis.openapi.from_dict(document)
+        schema.config.update(base_url=url)
+        schema = schema.exclude(path_regex=exclude)
+        checks = [one for one in CHECKS.get_all() if one.__name__ in CHECKED]
+        assert len(checks) == len(CHECKED)
+        seen: Counter[int] = Counter()
+
+        for operation in (found.ok() for found in schema.get_all_operations()):
+            count = examples if operation.body and headers else 2
+            count = 1 if once.match(operation.path) else count
+
+            @given(case=operation.as_strategy())
+            @settings(
+                max_examples=count,
+                deadline=None,
+                database=None,
+                derandomize=True,
+                phases=[Phase.generate],
+                suppress_health_check=list(HealthCheck),
+            )
+            def answered(case: Any) -> None:
+                sharpened(case)
+                answer = case.call(headers={**headers}, timeout=30)
+                seen[answer.status_code] += 1
+                case.validate_response(answer, checks=checks)
+                shown = (case.method, case.path, case.path_parameters, case.body, answer.content)
+                assert answer.status_code < 500 or answer.status_code == NOT_SERVED, shown
+                assert not LEAKS.search(answer.content), shown
+
+            answered()
+        return seen
+
+    return ask
 
 
 # Without these Chromium asks hosts of its maker, which a closed network refuses.

@@ -17,7 +17,7 @@ from penstock.admin.query import query_of
 from penstock.admin.tenants import TenantsDoor
 from penstock.config.model import TenantTable
 from penstock.errors import InvalidRequest, StoreError
-from penstock.http.door import Access, Desk, Door, ErrorShape, Handler
+from penstock.http.door import Access, Desk, Door, DoorBodies, ErrorShape, Handler
 from penstock.http.exchange import Exchange
 from penstock.store.reader import Reader
 from penstock.store.usage import GROUPS, UsageSum, moment, sums_csv, usage
@@ -92,7 +92,7 @@ def admin_routes(admin: AdminDoor, keys: KeysDoor, tenants: TenantsDoor, desk: D
             shape=ErrorShape.PROBLEM,
             door="admin",
             desk=desk,
-            request=request,
+            bodies=DoorBodies(request),
         )
         return Route(path, door, methods=[method])
 

@@ -12,7 +12,7 @@ from penstock.gateway.calls import GatewayCalls
 from penstock.gateway.journal import Journal
 from penstock.gateway.models import ModelList
 from penstock.gateway.request_shapes import REQUESTS
-from penstock.http.door import Access, Desk, Door, ErrorShape, Handler
+from penstock.http.door import Access, Desk, Door, DoorBodies, ErrorShape, Handler
 from penstock.http.exchange import Exchange
 from penstock.providers.base import Endpoint
 from penstock.units import Outcome
@@ -49,7 +49,12 @@ def gateway_routes(
         request: type[msgspec.Struct] | None = None,
     ) -> Route:
         door = Door(
-            handler, access=Access.KEY, shape=shape, door="gateway", desk=desk, request=request
+            handler,
+            access=Access.KEY,
+            shape=shape,
+            door="gateway",
+            desk=desk,
+            bodies=DoorBodies(request),
         )
         return Route(path, door, methods=[method])
 

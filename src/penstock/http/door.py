@@ -11,11 +11,10 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum, auto
-from typing import TypeAlias
-
-import msgspec
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeAlias
 
 from penstock.config.model import ServerTable
 from penstock.errors import CallError, Draining, Forbidden, InternalError
@@ -36,7 +35,7 @@ from penstock.telemetry.logs import REQUEST_LOGGER, log_facts
 from penstock.telemetry.metrics import Metrics
 from penstock.units import Outcome
 
-__all__ = ["Access", "Desk", "Door", "ErrorShape", "Handler", "while_connected"]
+__all__ = ["Access", "Desk", "Door", "DoorBodies", "ErrorShape", "Handler", "while_connected"]
 
 Handler: TypeAlias = Callable[[Exchange], Awaitable[Outcome]]
 
@@ -71,13 +70,24 @@ class Desk:
         self.bodies.bytes_max = max(server.bodies_bytes_max, 2 * server.body_bytes_max)
 
 
+class DoorBodies(NamedTuple):
+    """What a request's body must hold, what is answered with a status, and how a failure looks
+    where not as the door's ``shape`` has it.
+
+    Types that msgspec knows; the handler is what sees to all three.
+    """
+
+    request: Any = None
+    answers: Mapping[int, Any] = MappingProxyType({})
+    failure: Any = None
+
+
 class Door:
     """What answers on one route.
 
     ``door`` is its name in metrics and logs. ``shape`` None is that of whoever asks, for what is
-    no protocol's own. ``request`` is what a body must hold, for ``openapi``; the handler is what
-    checks it. ``logged=False`` keeps answers that went well out of the request log: for
-    what is polled.
+    no protocol's own. ``bodies`` is for ``openapi``. ``logged=False`` keeps answers that went well
+    out of the request log: for what is polled.
     """
 
     def __init__(
@@ -89,10 +99,10 @@ class Door:
         door: str,
         desk: Desk,
         logged: bool = True,
-        request: type[msgspec.Struct] | None = None,
+        bodies: DoorBodies | None = None,
     ) -> None:
         self.access = access
-        self.request = request
+        self.bodies = bodies or DoorBodies()
         self.door = door
         self.shape = shape
         self._handler = handler

@@ -1,8 +1,8 @@
 """What is served, as an OpenAPI document: made from the routes themselves, so it cannot lag.
 
-A route says its path and methods; its door who may enter, how an error looks and, where one has
-been declared, what a body must hold. What an answer holds is the provider's or the chain's own
-affair, and is not described.
+A route says its path and methods; its door who may enter, how an error looks and, where they have
+been declared, what a body must hold and what is answered. What the provider or a chain answers is
+their own affair, and is not described.
 """
 
 from __future__ import annotations
@@ -91,11 +91,12 @@ def with_document(routes: list[Route], desk: Desk) -> list[Route]:
 def openapi_document(routes: Sequence[BaseRoute]) -> bytes:
     """The document, as JSON. Raises TypeError where a route leads to no Door."""
     pairs = require_doors(routes)
-    bodies = {door.request for _, door in pairs if door.request is not None}
-    named = sorted(bodies, key=lambda one: one.__name__)
-    _, schemas = msgspec.json.schema_components(
-        [*named, Problem, ProblemWithError, AnthropicError], ref_template=_TEMPLATE
-    )
+    kinds = [Problem, ProblemWithError, AnthropicError]
+    for _, door in pairs:
+        request, answers, failure = door.bodies
+        kinds += [kind for kind in (request, failure, *answers.values()) if kind is not None]
+    shown, schemas = msgspec.json.schema_components(kinds, ref_template=_TEMPLATE)
+    found = _Schemas(kinds, shown)
     _leave_out_defaults(schemas, pairs)
     paths: dict[str, dict[str, Any]] = {}
     for route, door in pairs:
@@ -103,7 +104,7 @@ def openapi_document(routes: Sequence[BaseRoute]) -> bytes:
         operations = paths.setdefault(path, {})
         for method in sorted((route.methods or set()) - {"HEAD"}):
             # Of two routes with one path the first is served.
-            operations.setdefault(method.lower(), _operation(method, route.path, door))
+            operations.setdefault(method.lower(), _operation(method, route.path, door, found))
     document = {
         "openapi": OPENAPI_VERSION,
         "info": {"title": "Penstock", "version": __version__},
@@ -119,20 +120,30 @@ def openapi_document(routes: Sequence[BaseRoute]) -> bytes:
     return msgspec.json.encode(document)
 
 
+class _Schemas:
+    """The schema of each kind of body or answer; some kinds (lists) cannot be keys of a dict."""
+
+    def __init__(self, kinds: Sequence[Any], schemas: Sequence[dict[str, Any]]) -> None:
+        self._pairs = list(zip(kinds, schemas, strict=True))
+
+    def of(self, kind: Any) -> dict[str, Any]:
+        return next(schema for known, schema in self._pairs if known is kind)
+
+
 def _leave_out_defaults(schemas: dict[str, Any], pairs: Sequence[tuple[Route, Door]]) -> None:
     """What a change does not name stays as it is: a client must not send a default for it."""
     for route, door in pairs:
-        if door.request is not None and {"PATCH", "PUT"} & (route.methods or set()):
-            for field in schemas[door.request.__name__]["properties"].values():
+        if _is_struct(door.bodies.request) and {"PATCH", "PUT"} & (route.methods or set()):
+            for field in schemas[door.bodies.request.__name__]["properties"].values():
                 field.pop("default", None)
 
 
-def _operation(method: str, path: str, door: Door) -> dict[str, Any]:
+def _operation(method: str, path: str, door: Door, schemas: _Schemas) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "operationId": re.sub(r"\W+", "_", f"{method.lower()}{path}").strip("_"),
         "tags": [door.door],
         "security": [] if door.access is Access.PUBLIC else [{"bearer": []}, {"key": []}],
-        "responses": {"2XX": {"description": "It went well."}, "default": _error(door)},
+        "responses": {**_answers(door, schemas), "default": _error(door, schemas)},
     }
     if door.access is Access.ADMIN:
         operation["description"] = "Needs a key with 'admin = true'."
@@ -142,19 +153,36 @@ def _operation(method: str, path: str, door: Door) -> dict[str, Any]:
     ]
     if parameters:
         operation["parameters"] = parameters
-    if door.request is not None:
-        schema = {"$ref": _TEMPLATE.format(name=door.request.__name__)}
+    if door.bodies.request is not None:
         operation["requestBody"] = {
-            "required": any(field.required for field in msgspec.structs.fields(door.request)),
-            "content": {"application/json": {"schema": schema}},
+            "required": not _is_struct(door.bodies.request)
+            or any(field.required for field in msgspec.structs.fields(door.bodies.request)),
+            "content": {"application/json": {"schema": schemas.of(door.bodies.request)}},
         }
     return operation
 
 
-def _error(door: Door) -> dict[str, Any]:
+def _is_struct(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+
+
+def _answers(door: Door, schemas: _Schemas) -> dict[str, Any]:
+    """What goes well: by its status where that is declared, else whatever it is."""
+    if not door.bodies.answers:
+        return {"2XX": {"description": "It went well."}}
+    return {
+        str(status): {
+            "description": "It went well.",
+            "content": {"application/json": {"schema": schemas.of(kind)}},
+        }
+        for status, kind in door.bodies.answers.items()
+    }
+
+
+def _error(door: Door, schemas: _Schemas) -> dict[str, Any]:
     """How it fails. A provider's refusal of the caller's request is passed on as it came."""
-    problem = _TEMPLATE.format(name=_PROBLEMS[door.shape].__name__)
-    content: dict[str, Any] = {PROBLEM_CONTENT_TYPE: {"schema": {"$ref": problem}}}
+    problem = schemas.of(door.bodies.failure or _PROBLEMS[door.shape])
+    content: dict[str, Any] = {PROBLEM_CONTENT_TYPE: {"schema": problem}}
     if door.shape is ErrorShape.ANTHROPIC or door.shape is None:
         anthropic = _TEMPLATE.format(name=AnthropicError.__name__)
         content["application/json"] = {"schema": {"$ref": anthropic}}

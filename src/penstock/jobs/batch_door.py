@@ -9,7 +9,7 @@ import msgspec
 from starlette.routing import Route
 
 from penstock.errors import InvalidRequest
-from penstock.http.door import Access, Desk, Door, ErrorShape, Handler
+from penstock.http.door import Access, Desk, Door, DoorBodies, ErrorShape, Handler
 from penstock.http.exchange import Exchange
 from penstock.jobs import files as filing
 from penstock.jobs.batches import Batches, BatchOrder
@@ -70,9 +70,9 @@ class BatchDoor:
         def route(path: str, handler: Handler, method: str) -> Route:
             shape = ErrorShape.OPENAI
             guarded = _guarded(handler)
-            asked = BatchRequest if handler == self.create else None
+            bodies = DoorBodies(BatchRequest) if handler == self.create else None
             door = Door(
-                guarded, access=Access.KEY, shape=shape, door="batches", desk=desk, request=asked
+                guarded, access=Access.KEY, shape=shape, door="batches", desk=desk, bodies=bodies
             )
             return Route(path, door, methods=[method])
 

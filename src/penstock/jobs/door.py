@@ -19,10 +19,19 @@ from starlette.routing import Route
 
 from penstock.errors import CallError, Forbidden, InternalError, InvalidRequest
 from penstock.http.auth import Principal
-from penstock.http.door import Access, Desk, Door, ErrorShape, Handler, while_connected
+from penstock.http.door import (
+    Access,
+    Desk,
+    Door,
+    DoorBodies,
+    ErrorShape,
+    Handler,
+    while_connected,
+)
 from penstock.http.exchange import Exchange
 from penstock.http.sse import CONTENT_TYPE, comment, event
 from penstock.jobs.engine import Jobs, Order, worded
+from penstock.jobs.shapes import JobDeleted, JobPage, JobShown, WebhookSecret
 from penstock.jobs.states import State
 from penstock.jobs.webhooks import Webhooks, message
 from penstock.providers.request import join_fields, read_field, split_fields
@@ -67,18 +76,24 @@ class JobsDoor:
     def routes(self, desk: Desk) -> list[Route]:
         """Every route of the door."""
 
-        def route(path: str, handler: Handler, method: str) -> Route:
-            shape = ErrorShape.OPENAI
-            door = Door(handler, access=Access.KEY, shape=shape, door="jobs", desk=desk)
+        def route(path: str, handler: Handler, method: str, shown: Any = None) -> Route:
+            door = Door(
+                handler,
+                access=Access.KEY,
+                shape=ErrorShape.OPENAI,
+                door="jobs",
+                desk=desk,
+                bodies=DoorBodies(None, {} if shown is None else {200: shown}),
+            )
             return Route(path, door, methods=[method])
 
         return [
-            route("/jobs", self.page, "GET"),
-            route("/jobs/{job}", self.get, "GET"),
-            route("/jobs/{job}", self.delete, "DELETE"),
+            route("/jobs", self.page, "GET", JobPage),
+            route("/jobs/{job}", self.get, "GET", JobShown),
+            route("/jobs/{job}", self.delete, "DELETE", JobDeleted),
             route("/jobs/{job}/events", self.events, "GET"),
-            route("/jobs/{job}/cancel", self.cancel, "POST"),
-            route("/webhooks/secret", self.secret, "GET"),
+            route("/jobs/{job}/cancel", self.cancel, "POST", JobShown),
+            route("/webhooks/secret", self.secret, "GET", WebhookSecret),
         ]
 
     def or_later(self, handler: Handler) -> Handler:

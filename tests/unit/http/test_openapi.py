@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from penstock.config.model import ServerTable
 from penstock.http.auth import Authenticator
-from penstock.http.door import Access, Desk, Door, ErrorShape
+from penstock.http.door import Access, Desk, Door, DoorBodies, ErrorShape
 from penstock.http.exchange import Exchange
 from penstock.http.openapi import openapi_document
 from penstock.telemetry.metrics import Metrics
@@ -47,9 +47,15 @@ def paths() -> dict[str, Any]:
 
     routes = [
         route("/open", Access.PUBLIC, ErrorShape.PROBLEM),
-        route("/things/{name:path}/turn", Access.KEY, ErrorShape.OPENAI, request=Wanted),
+        route(
+            "/things/{name:path}/turn",
+            Access.KEY,
+            ErrorShape.OPENAI,
+            bodies=DoorBodies(Wanted, {200: Wanted, 202: list[Changed]}),
+        ),
+        route("/lists", Access.KEY, ErrorShape.OPENAI, bodies=DoorBodies(list[Wanted])),
         route("/admin", Access.ADMIN, None),
-        route("/admin", Access.ADMIN, None, "PATCH", request=Changed),
+        route("/admin", Access.ADMIN, None, "PATCH", bodies=DoorBodies(Changed)),
     ]
     document = json.loads(openapi_document(routes))
     schemas = document["components"]["schemas"]
@@ -74,6 +80,29 @@ def test_what_must_be_sent_is_said(paths: dict[str, Any]) -> None:
     assert schema == {"$ref": "#/components/schemas/Wanted"}
     assert [one["name"] for one in turn["parameters"]] == ["name"]
     assert "requestBody" not in paths["/open"]["post"]
+
+
+def test_what_is_answered_is_said_by_its_status(paths: dict[str, Any]) -> None:
+    answers = paths["/things/{name}/turn"]["post"]["responses"]
+
+    shown = {
+        status: answers[status]["content"]["application/json"]["schema"]
+        for status in answers.keys() - {"default"}
+    }
+    assert shown == {
+        "200": {"$ref": "#/components/schemas/Wanted"},
+        "202": {"type": "array", "items": {"$ref": "#/components/schemas/Changed"}},
+    }
+    assert answers["default"]
+    assert paths["/open"]["post"]["responses"].keys() == {"2XX", "default"}
+
+
+def test_a_list_may_be_sent_and_then_must_be(paths: dict[str, Any]) -> None:
+    body = paths["/lists"]["post"]["requestBody"]
+
+    assert body["required"]
+    schema = body["content"]["application/json"]["schema"]
+    assert schema == {"type": "array", "items": {"$ref": "#/components/schemas/Wanted"}}
 
 
 def test_how_it_fails_is_said(paths: dict[str, Any]) -> None:

@@ -17,15 +17,12 @@ from penstock.http.exchange import Exchange
 from penstock.http.inside import InsideCalls
 from penstock.jobs.agent.request import Fields, assistant_id, metadata_of
 from penstock.jobs.agent.runs import Chains, Runs
+from penstock.jobs.agent.shapes import AssistantSearch, fields_of
 from penstock.jobs.agent.threads import ask, iso
 from penstock.jobs.door import principal_of
 from penstock.units import Outcome
 
 METADATA: Final = {"created_by": "system"}
-
-_SEARCH: Final = frozenset(
-    {"graph_id", "name", "metadata", "limit", "offset", "sort_by", "sort_order", "select"}
-)
 
 
 class Assistants:
@@ -39,7 +36,7 @@ class Assistants:
 
     async def search(self, exchange: Exchange) -> Outcome:
         """``POST /assistants/search``: by name, ordered by it."""
-        fields = Fields(await exchange.body(), _SEARCH)
+        fields = Fields(await exchange.body(), fields_of(AssistantSearch))
         limit, offset = fields.limit(), fields.offset()
         select = fields.read("select", list[str], "a list of names")
         shown = self._found(exchange, fields)[offset : offset + limit]
@@ -50,7 +47,7 @@ class Assistants:
 
     async def count(self, exchange: Exchange) -> Outcome:
         """``POST /assistants/count``."""
-        fields = Fields(await exchange.body(), _SEARCH)
+        fields = Fields(await exchange.body(), fields_of(AssistantSearch))
         await exchange.respond(200, msgspec.json.encode(len(self._found(exchange, fields))))
         return Outcome.SUCCESS
 

@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 import msgspec
 from starlette.routing import Route
 
 from penstock import __version__
 from penstock.errors import NotServed
-from penstock.http.door import Access, Desk, Door, ErrorShape, Handler
+from penstock.http.door import Access, Desk, Door, DoorBodies, ErrorShape, Handler
 from penstock.http.exchange import Exchange
 from penstock.http.inside import InsideCalls
 from penstock.jobs.agent.assistants import Assistants
 from penstock.jobs.agent.execution import AgentExecutor
-from penstock.jobs.agent.request import RunBody
 from penstock.jobs.agent.runs import KIND, Chains, Runs, webhook_message
+from penstock.jobs.agent.shapes import (
+    AssistantSearch,
+    AssistantShown,
+    HistoryWanted,
+    RunBatch,
+    RunBody,
+    RunShown,
+    StateChange,
+    StateShown,
+    StateWanted,
+    ThreadBody,
+    ThreadChange,
+    ThreadSearch,
+    ThreadShown,
+)
 from penstock.jobs.agent.threads import Threads
 from penstock.jobs.engine import Jobs
 from penstock.jobs.webhooks import Webhooks
@@ -41,6 +56,8 @@ NOT_SERVED: Final = (
 )
 """Parts of the protocol that are known by name. They answer 501 with it."""
 
+_Part = dict[str, Any]
+"""An object whose fields are chosen by who asks (``select``), or a chain's own."""
 _METHODS: Final = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 
@@ -67,48 +84,96 @@ class AgentDoor:
         """Those that are not served stand before those that they would be taken for."""
 
         def route(
-            method: str | list[str], path: str, handler: Handler, access: Access = Access.KEY
+            method: str | list[str],
+            path: str,
+            handler: Handler,
+            access: Access = Access.KEY,
+            *,
+            asked: Any = None,
+            shown: Any = None,
         ) -> Route:
-            shape = ErrorShape.OPENAI
-            asked = RunBody if handler in ordering else None
-            door = Door(handler, access=access, shape=shape, door="agent", desk=desk, request=asked)
+            door = Door(
+                handler,
+                access=access,
+                shape=ErrorShape.OPENAI,
+                door="agent",
+                desk=desk,
+                bodies=DoorBodies(asked, {} if shown is None else {200: shown}),
+            )
             return Route(path, door, methods=[method] if isinstance(method, str) else method)
 
-        runs, threads, assistants = self._runs, self._threads, self._assistants
-        ordering = (runs.create, runs.create_and_wait, runs.create_and_stream)
-        thread, run = "/threads/{thread}", "/threads/{thread}/runs/{run}"
         return [
             *(route(_METHODS, path, _refusing(name)) for name, path in NOT_SERVED),
             route("GET", "/ok", _ok, Access.PUBLIC),
             route("GET", "/info", _info, Access.PUBLIC),
-            route("POST", "/assistants/search", assistants.search),
-            route("POST", "/assistants/count", assistants.count),
-            route("GET", "/assistants/{assistant}", assistants.get),
-            route("GET", "/assistants/{assistant}/schemas", assistants.schemas),
-            route("POST", "/runs", runs.create),
-            route("POST", "/runs/wait", runs.create_and_wait),
-            route("POST", "/runs/stream", runs.create_and_stream),
-            route("POST", "/runs/batch", runs.batch),
-            route("POST", "/threads", threads.create),
-            route("POST", "/threads/search", threads.search),
-            route("POST", "/threads/count", threads.count),
-            route("GET", thread, threads.get),
-            route("PATCH", thread, threads.change),
-            route("DELETE", thread, threads.delete),
-            route("GET", thread + "/state", threads.state),
-            route("POST", thread + "/state", threads.change_state),
-            route("POST", thread + "/state/checkpoint", threads.state_at),
-            route("GET", thread + "/state/{checkpoint}", threads.state),
-            route(["GET", "POST"], thread + "/history", threads.history),
-            route("GET", thread + "/runs", runs.page),
-            route("POST", thread + "/runs", runs.create),
-            route("POST", thread + "/runs/wait", runs.create_and_wait),
-            route("POST", thread + "/runs/stream", runs.create_and_stream),
-            route("GET", run, runs.get),
-            route("DELETE", run, runs.delete),
-            route("GET", run + "/join", runs.join),
+            *self._assistant_routes(route),
+            *self._run_routes(route),
+            *self._thread_routes(route),
+        ]
+
+    def _assistant_routes(self, route: Callable[..., Route]) -> list[Route]:
+        assistants, asked = self._assistants, AssistantSearch
+        one = "/assistants/{assistant}"
+        return [
+            route("POST", "/assistants/search", assistants.search, asked=asked, shown=list[_Part]),
+            route("POST", "/assistants/count", assistants.count, asked=asked, shown=int),
+            route("GET", one, assistants.get, shown=AssistantShown),
+            route("GET", one + "/schemas", assistants.schemas, shown=_Part),
+        ]
+
+    def _run_routes(self, route: Callable[..., Route]) -> list[Route]:
+        """Those that create runs, without a thread and on one, and those of one run."""
+        runs = self._runs
+        created = [
+            one
+            for of in ("", "/threads/{thread}")
+            for one in (
+                route("POST", of + "/runs", runs.create, asked=RunBody, shown=RunShown),
+                route("POST", of + "/runs/wait", runs.create_and_wait, asked=RunBody, shown=Any),
+                route("POST", of + "/runs/stream", runs.create_and_stream, asked=RunBody),
+            )
+        ]
+        run = "/threads/{thread}/runs/{run}"
+        return [
+            *created,
+            route("POST", "/runs/batch", runs.batch, asked=RunBatch, shown=list[RunShown]),
+            route("GET", "/threads/{thread}/runs", runs.page, shown=list[RunShown]),
+            route("GET", run, runs.get, shown=RunShown),
+            route("DELETE", run, runs.delete, shown=_Part),
+            route("GET", run + "/join", runs.join, shown=Any),
             route("GET", run + "/stream", runs.stream),
-            route("POST", run + "/cancel", runs.cancel),
+            route("POST", run + "/cancel", runs.cancel, shown=_Part),
+        ]
+
+    def _thread_routes(self, route: Callable[..., Route]) -> list[Route]:
+        threads, one = self._threads, "/threads/{thread}"
+        search, found = ThreadSearch, list[_Part]
+        history = list[StateShown]
+        return [
+            route("POST", "/threads", threads.create, asked=ThreadBody, shown=ThreadShown),
+            route("POST", "/threads/search", threads.search, asked=search, shown=found),
+            route("POST", "/threads/count", threads.count, asked=search, shown=int),
+            route("GET", one, threads.get, shown=ThreadShown),
+            route("PATCH", one, threads.change, asked=ThreadChange, shown=ThreadShown),
+            route("DELETE", one, threads.delete, shown=_Part),
+            route("GET", one + "/state", threads.state, shown=StateShown),
+            route("POST", one + "/state", threads.change_state, asked=StateChange, shown=_Part),
+            route(
+                "POST",
+                one + "/state/checkpoint",
+                threads.state_at,
+                asked=StateWanted,
+                shown=StateShown,
+            ),
+            route("GET", one + "/state/{checkpoint}", threads.state, shown=StateShown),
+            route("GET", one + "/history", threads.history, shown=history),
+            route(
+                "POST",
+                one + "/history",
+                threads.search_history,
+                asked=HistoryWanted,
+                shown=history,
+            ),
         ]
 
 

@@ -10,63 +10,39 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
-from msgspec import Meta
 
 from penstock.errors import InvalidRequest, NotServed, Unprocessable
+from penstock.jobs.agent.shapes import (
+    LIMIT_MAX,
+    MODES_MAX,
+    OFFSET_MAX,
+    Checkpoint,
+    IfNotExists,
+    Multitask,
+    OnDisconnect,
+    RunBody,
+    fields_of,
+)
 from penstock.jobs.door import AFTER_SECONDS_MAX
 from penstock.providers.request import split_fields
 
 METADATA_BYTES_MAX: Final = 16 * 1024
-MODES_MAX: Final = 16
-IDS_MAX: Final = 1000
-OFFSET_MAX: Final = 10_000
-LIMIT_MAX: Final = 1000
 
 NAMESPACE: Final = uuid.UUID("6ba7b821-9dad-11d1-80b4-00c04fd430c8")
 """Of assistants' ids: the UUID of version 5 of a chain's name in it."""
 
 _TO_WORKER: Final = ("input", "command", "config", "context", "stream_subgraphs")
 _TO_WORKER_TOO: Final = ("interrupt_before", "interrupt_after", "durability")
-_IGNORED: Final = frozenset({"stream_resumable", "on_completion"})
-"""Every stream can be resumed here, and a run without a thread leaves none behind."""
+# ``stream_resumable`` and ``on_completion`` change nothing: every stream can be resumed here, and
+# a run without a thread leaves none behind.
 _NOT_SERVED: Final = frozenset({"feedback_keys", "langsmith_tracer", "strict_resume"})
 _MODE: Final = re.compile(r"[a-z-]{1,32}\Z")
 _CHECKPOINT_ID: Final = re.compile(r"[A-Za-z0-9-]{1,64}\Z")
 
 _T = TypeVar("_T")
-
-
-_Multitask = Literal["reject", "enqueue", "interrupt", "rollback"]
-_Multitask_words: Final = "reject, enqueue, interrupt or rollback"
-_IfNotExists = Literal["reject", "create"]
-_OnDisconnect = Literal["cancel", "continue"]
-
-
-class _Checkpoint(msgspec.Struct):
-    checkpoint_id: str | None = None
-    checkpoint_ns: str | None = None
-    checkpoint_map: Any = None
-    thread_id: str | None = None
-
-
-class RunBody(msgspec.Struct, kw_only=True):
-    """What a run may be ordered with, for ``/openapi.json``; ``read_run`` is what refuses."""
-
-    assistant_id: str
-    input: Any = None
-    command: dict[str, Any] | None = None
-    config: dict[str, Any] | None = None
-    context: Any = None
-    metadata: dict[str, Any] | None = None
-    stream_mode: str | list[str] | None = None
-    multitask_strategy: _Multitask | None = None
-    if_not_exists: _IfNotExists | None = None
-    on_disconnect: _OnDisconnect | None = None
-    after_seconds: Annotated[float, Meta(ge=0, le=AFTER_SECONDS_MAX)] | None = None
-    webhook: str | None = None
 
 
 class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,34 +88,19 @@ def read_run(body: bytes) -> RunRequest:
         to_worker=to_worker,
         metadata=metadata_of(fields),
         modes=modes,
-        multitask=fields.read("multitask_strategy", _Multitask, _Multitask_words) or "enqueue",
-        creates_thread=fields.read("if_not_exists", _IfNotExists, "reject or create") == "create",
-        cancels_on_disconnect=fields.read("on_disconnect", _OnDisconnect, "cancel or continue")
+        multitask=fields.read(
+            "multitask_strategy", Multitask, "reject, enqueue, interrupt or rollback"
+        )
+        or "enqueue",
+        creates_thread=fields.read("if_not_exists", IfNotExists, "reject or create") == "create",
+        cancels_on_disconnect=fields.read("on_disconnect", OnDisconnect, "cancel or continue")
         == "cancel",
         after_seconds=after_seconds,
         webhook=fields.read("webhook", str, "a URL"),
     )
 
 
-_FIELDS: Final = (
-    frozenset(_TO_WORKER)
-    | frozenset(_TO_WORKER_TOO)
-    | _IGNORED
-    | _NOT_SERVED
-    | {
-        "after_seconds",
-        "assistant_id",
-        "checkpoint",
-        "checkpoint_during",
-        "checkpoint_id",
-        "if_not_exists",
-        "metadata",
-        "multitask_strategy",
-        "on_disconnect",
-        "stream_mode",
-        "webhook",
-    }
-)
+_FIELDS: Final = fields_of(RunBody) | _NOT_SERVED
 
 
 class Fields:
@@ -210,19 +171,19 @@ def metadata_of(fields: Fields) -> bytes:
 def _checkpoint_id(fields: Fields) -> str | None:
     """The checkpoint that a body names in either way."""
     named: str | None = fields.read("checkpoint_id", str, "a checkpoint's id")
-    checkpoint = fields.read("checkpoint", _Checkpoint, "a checkpoint")
+    checkpoint = fields.read("checkpoint", Checkpoint, "a checkpoint")
     return checked_checkpoint(named, checkpoint)
 
 
 def checkpoint_of(fields: Fields, name: str = "checkpoint") -> str | None:
     """The id of the checkpoint in the field ``name``, given whole or by its id alone."""
-    given = fields.read(name, str | _Checkpoint, "a checkpoint, or its id")
+    given = fields.read(name, str | Checkpoint, "a checkpoint, or its id")
     if isinstance(given, str):
         return checked_checkpoint(given, None)
     return checked_checkpoint(None, given)
 
 
-def checked_checkpoint(checkpoint_id: str | None, whole: _Checkpoint | None) -> str | None:
+def checked_checkpoint(checkpoint_id: str | None, whole: Checkpoint | None) -> str | None:
     """A checkpoint's id that may pass. Raises Unprocessable, NotServed."""
     if whole is not None:
         if whole.checkpoint_ns:

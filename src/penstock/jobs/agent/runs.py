@@ -24,6 +24,7 @@ from penstock.http.exchange import ClientGone, Exchange
 from penstock.http.sse import CONTENT_TYPE, comment, event
 from penstock.jobs.agent.execution import RunDetails
 from penstock.jobs.agent.request import RunRequest, assistant_id, read_run, uuid_of
+from penstock.jobs.agent.shapes import BATCH_MAX
 from penstock.jobs.agent.threads import Threads, conflict, iso
 from penstock.jobs.door import (
     PING_SECONDS,
@@ -42,7 +43,6 @@ from penstock.store.jobs import Job
 from penstock.units import Outcome
 
 KIND: Final = "agent"
-BATCH_MAX: Final = 100
 HEAD_SECONDS: Final = 2.0
 """How long the head of a waiting answer is held back."""
 BREAK_SECONDS: Final = 5.0

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import AsyncIterator
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, get_args
 
 import msgspec
 
@@ -29,13 +29,24 @@ from penstock.http.exchange import Exchange, Inside
 from penstock.http.inside import InsideCalls
 from penstock.jobs.agent.execution import Standing
 from penstock.jobs.agent.request import (
-    IDS_MAX,
     Fields,
     assistant_id,
     checked_checkpoint,
     checkpoint_of,
     metadata_of,
     uuid_of,
+)
+from penstock.jobs.agent.shapes import (
+    IDS_MAX,
+    HistoryWanted,
+    SortBy,
+    StateChange,
+    StateWanted,
+    Status,
+    ThreadBody,
+    ThreadChange,
+    ThreadSearch,
+    fields_of,
 )
 from penstock.jobs.door import limit_of, principal_of, query_of
 from penstock.jobs.engine import Jobs
@@ -68,13 +79,6 @@ EMPTY_STATE: Final[dict[str, Any]] = {
 """That of a thread on which nothing has run."""
 
 _T = TypeVar("_T")
-
-_CREATE: Final = frozenset({"thread_id", "metadata", "if_exists"})
-_SEARCH: Final = frozenset(
-    {"metadata", "ids", "status", "limit", "offset", "sort_by", "sort_order", "select"}
-)
-_STATE: Final = frozenset({"values", "as_node", "checkpoint_id", "checkpoint"})
-_STATUSES: Final = ("idle", "busy", "interrupted", "error")
 
 
 class Threads:
@@ -131,7 +135,9 @@ class Threads:
 
     async def create(self, exchange: Exchange) -> Outcome:
         """``POST /threads``."""
-        fields = Fields(await exchange.body(), _CREATE, frozenset({"supersteps", "ttl"}))
+        fields = Fields(
+            await exchange.body(), fields_of(ThreadBody), frozenset({"supersteps", "ttl"})
+        )
         named = fields.read("thread_id", str, "a UUID")
         thread_id = str(uuid.uuid4()) if named is None else uuid_of(named, "thread's id")
         if_exists = fields.read("if_exists", str, "raise or do_nothing") or "raise"
@@ -149,7 +155,7 @@ class Threads:
 
     async def change(self, exchange: Exchange) -> Outcome:
         """``PATCH /threads/{thread}``: add to its metadata."""
-        fields = Fields(await exchange.body(), frozenset({"metadata"}), frozenset({"ttl"}))
+        fields = Fields(await exchange.body(), fields_of(ThreadChange), frozenset({"ttl"}))
         thread = await self.named(exchange)
         tenant = principal_of(exchange).tenant
         metadata = metadata_of(fields)
@@ -173,7 +179,9 @@ class Threads:
 
     async def search(self, exchange: Exchange) -> Outcome:
         """``POST /threads/search``."""
-        fields = Fields(await exchange.body(), _SEARCH, frozenset({"values", "extract"}))
+        fields = Fields(
+            await exchange.body(), fields_of(ThreadSearch), frozenset({"values", "extract"})
+        )
         search = _search(fields)
         select = fields.read("select", list[str], "a list of names")
         found = self._store.search(principal_of(exchange).tenant, search)
@@ -184,7 +192,7 @@ class Threads:
 
     async def count(self, exchange: Exchange) -> Outcome:
         """``POST /threads/count``."""
-        fields = Fields(await exchange.body(), _SEARCH, frozenset({"values"}))
+        fields = Fields(await exchange.body(), fields_of(ThreadSearch), frozenset({"values"}))
         counted = self._store.count(principal_of(exchange).tenant, _search(fields))
         return await _respond(exchange, await stored(counted))
 
@@ -196,13 +204,13 @@ class Threads:
 
     async def state_at(self, exchange: Exchange) -> Outcome:
         """``POST /threads/{thread}/state/checkpoint``."""
-        fields = Fields(await exchange.body(), frozenset({"checkpoint", "subgraphs"}))
+        fields = Fields(await exchange.body(), fields_of(StateWanted))
         subgraphs = fields.read("subgraphs", bool, "true or false") or False
         return await self._show_state(exchange, checkpoint_of(fields), subgraphs=subgraphs)
 
     async def change_state(self, exchange: Exchange) -> Outcome:
         """``POST /threads/{thread}/state``: as if a node had given these values."""
-        fields = Fields(await exchange.body(), _STATE)
+        fields = Fields(await exchange.body(), fields_of(StateChange))
         thread = await self.named(exchange)
         tenant = principal_of(exchange).tenant
         if not thread.chain:
@@ -231,22 +239,16 @@ class Threads:
         return await _respond(exchange, {"checkpoint": checkpoint, **checkpoint})
 
     async def history(self, exchange: Exchange) -> Outcome:
-        """``GET`` and ``POST /threads/{thread}/history``: its states, the newest first."""
+        """``GET /threads/{thread}/history``: its states, the newest first."""
+        query = query_of(exchange)
+        before = checked_checkpoint(query.get("before"), None)
+        return await self._show_history(exchange, limit_of(query, 10), before)
+
+    async def search_history(self, exchange: Exchange) -> Outcome:
+        """``POST /threads/{thread}/history``: the same with a body."""
         not_served = frozenset({"metadata", "checkpoint", "select"})
-        if exchange.scope["method"] == "GET":
-            query = query_of(exchange)
-            limit, before = limit_of(query, 10), checked_checkpoint(query.get("before"), None)
-        else:
-            known = frozenset({"limit", "before"})
-            fields = Fields(await exchange.body(), known, not_served)
-            limit, before = fields.limit(), checkpoint_of(fields, "before")
-        thread = await self.named(exchange)
-        answer = b"[]"
-        if thread.chain:
-            asked = {"limit": limit, "checkpoint_id": before}
-            answer = await self._ask(exchange, thread, "history", asked)
-        await exchange.respond(200, answer)
-        return Outcome.SUCCESS
+        fields = Fields(await exchange.body(), fields_of(HistoryWanted), not_served)
+        return await self._show_history(exchange, fields.limit(), checkpoint_of(fields, "before"))
 
     # Within.
 
@@ -259,6 +261,15 @@ class Threads:
             await exchange.respond(200, await self._ask(exchange, thread, "state", asked))
             return Outcome.SUCCESS
         return await _respond(exchange, EMPTY_STATE)
+
+    async def _show_history(self, exchange: Exchange, limit: int, before: str | None) -> Outcome:
+        thread = await self.named(exchange)
+        answer = b"[]"
+        if thread.chain:
+            asked = {"limit": limit, "checkpoint_id": before}
+            answer = await self._ask(exchange, thread, "history", asked)
+        await exchange.respond(200, answer)
+        return Outcome.SUCCESS
 
     async def _ask(
         self, exchange: Exchange, thread: Thread, what: str, asked: dict[str, Any]
@@ -350,13 +361,13 @@ def iso(seconds: float) -> str:
 
 def _search(fields: Fields) -> Search:
     status = fields.read("status", str, "a status")
-    if status is not None and status not in _STATUSES:
-        raise Unprocessable("'status' must be one of " + ", ".join(_STATUSES) + ".")
+    if status is not None and status not in get_args(Status):
+        raise Unprocessable("'status' must be one of " + ", ".join(get_args(Status)) + ".")
     ids = fields.read("ids", list[str], "a list of ids")
     if ids is not None and len(ids) > IDS_MAX:
         raise Unprocessable(f"'ids' must have at most {IDS_MAX} entries.", param="ids")
     sort_by = fields.read("sort_by", str, "a column") or "created_at"
-    if sort_by not in ("created_at", "updated_at", "thread_id", "status"):
+    if sort_by not in get_args(SortBy):
         raise Unprocessable(
             "'sort_by' must be created_at, updated_at, thread_id or status.", param="sort_by"
         )
