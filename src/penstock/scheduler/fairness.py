@@ -82,9 +82,18 @@ class Flow:
         return head
 
     def ahead_of(self, waiting: Waiting, before: int) -> int:
-        """How many of ``before``, which came earlier, go before one that waits, or would; about."""
+        """How many of ``before``, which came earlier, go before one that waits, or would; about.
+
+        Those that wait for other models all do: they have the same limits before them, and between
+        two models the earlier unit goes first.
+        """
         lanes = self.units.get(waiting.unit.model) if before else None
-        return before if lanes is None else lanes.ahead_of(waiting, before)
+        if lanes is None:
+            return before
+        here = before
+        if len(self.units) > 1:
+            here = min(before, lanes.before(waiting.number))
+        return before - here + lanes.ahead_of(waiting, here)
 
     def compact(self) -> None:
         """Forget the ended units wherever they are."""

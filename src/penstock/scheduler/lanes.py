@@ -95,6 +95,19 @@ class Lanes:
         others = (len(heap) for other, heap in self._heaps.items() if other != lane)
         return min(before, own + sum(min(count, own + 1) for count in others))
 
+    def before(self, number: int) -> int:
+        """How many of all lanes came before that number; where they are many, all of them."""
+        count = sum(map(len, self._heaps.values()))
+        if count > COUNTED_MAX:
+            return count
+        heaps = self._heaps.values()
+        return sum(
+            1
+            for heap in heaps
+            for place in heap
+            if place[3].is_waiting and place[3].number < number
+        )
+
     def compact(self) -> None:
         """Forget the ended units wherever they are."""
         for lane, heap in list(self._heaps.items()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -46,6 +47,21 @@ def test_position_counts_more_urgent_classes_and_what_fairness_lets_pass(world_t
     assert [5, 7, 9] == [position(unit.unit_id) for unit in light], "in turns with the other tenant"
     assert 4 + 49 + 3 + 1 == position(heavy[-1].unit_id)
     assert position("nobody") is None
+
+
+def test_who_waits_behind_calls_for_another_model_of_the_same_limits_is_told_of_them(world_type):
+    """As a response is behind chat completions: a deployment takes both from the same buckets."""
+    plan = world_type.plan(rpm=60, burst_seconds=1)
+    both = msgspec.structs.replace(plan.deployments[0], models=("m", "n"))
+    world = world_type(msgspec.structs.replace(plan, deployments=(both,)), service_seconds=0.1)
+    units = [world.unit("interactive", model="mn"[number % 2]) for number in range(12)]
+    world.submit(*units)
+    told = [world.scheduler.position(unit.unit_id) for unit in units[1:]]
+    late = world.unit("interactive", model="n", deadline=5.0)
+    assert world.submit(late).refusals, "eleven go before it, one a second"
+    world.run(until=20.0)
+    order = [grant.unit_id for grant in world.grants]
+    assert told == [order.index(unit.unit_id) for unit in units[1:]] == list(range(1, 12))
 
 
 def test_position_and_eta_fall_as_the_queue_moves_and_end_near_the_truth(world_type):
