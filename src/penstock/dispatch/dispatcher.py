@@ -212,13 +212,14 @@ def _refused(refusal: Refusal) -> CallError:
             )
         case RefusalReason.QUEUE_FULL_FOR_TENANT:
             return QueueFull(
-                "You have as many calls waiting in this class as one tenant may. Come back when "
-                "some of them have been sent.",
+                "Your tenant has as many calls waiting in this class as it may (queue_max and "
+                "queue_tenant_share of the class). Come back when some of them have been sent.",
                 retry_after_seconds=max(1.0, eta_seconds),
             )
         case RefusalReason.QUEUE_FULL:
             return QueueFull(
-                "The queue of this class is full. Come back when some of it has been sent.",
+                "The queue of this class is full (its queue_max). Come back when some of it has "
+                "been sent.",
                 retry_after_seconds=max(1.0, eta_seconds),
             )
         case RefusalReason.DEADLINE:

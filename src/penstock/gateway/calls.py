@@ -197,7 +197,7 @@ class GatewayCalls:
         paths = [path for path in Endpoint if serves(queue_name(path.dialect, call.model))]
         if paths:
             raise NotFound(
-                f"This model is not served at {call.endpoint.value}, but at "
+                f"The model '{call.model}' is not served at {call.endpoint.value}, but at "
                 f"{', '.join(sorted(paths))}.",
                 param="model",
                 code="model_not_found",

@@ -28,12 +28,16 @@ OPENAI_ENDPOINTS = (
 ANTHROPIC_ENDPOINTS = (Endpoint.MESSAGES, Endpoint.COUNT_TOKENS)
 NOT_SERVED_OPENAI = (
     "/v1/conversations",
-    "/v1/images/generations",
-    "/v1/audio/speech",
-    "/v1/audio/transcriptions",
+    "/v1/conversations/{rest:path}",
+    "/v1/images/{rest:path}",
+    "/v1/audio/{rest:path}",
     "/v1/moderations",
+    "/v1/responses/compact",
+    "/v1/responses/input_tokens",
+    "/v1/responses/{response}/input_items",
 )
-NOT_SERVED_ANTHROPIC = ("/v1/messages/batches",)
+NOT_SERVED_ANTHROPIC = ("/v1/messages/batches", "/v1/messages/batches/{rest:path}")
+_METHODS = ("GET", "POST", "DELETE")
 
 
 def gateway_routes(
@@ -45,7 +49,7 @@ def gateway_routes(
         path: str,
         handler: Handler,
         shape: ErrorShape | None,
-        method: str = "POST",
+        *methods: str,
         request: type[msgspec.Struct] | None = None,
     ) -> Route:
         door = Door(
@@ -56,7 +60,7 @@ def gateway_routes(
             desk=desk,
             bodies=DoorBodies(request),
         )
-        return Route(path, door, methods=[method])
+        return Route(path, door, methods=list(methods or ("POST",)))
 
     def call(endpoint: Endpoint) -> Handler:
         return journal.around(partial(calls.answer, endpoint=endpoint))
@@ -68,13 +72,13 @@ def gateway_routes(
             asked = REQUESTS[endpoint]
             routes.append(route(prefix + endpoint, call(endpoint), openai, request=asked))
         for path in NOT_SERVED_OPENAI:
-            routes.append(route(prefix + path, _not_served(path), openai))
+            routes.append(route(prefix + path, _not_served(path), openai, *_METHODS))
     for prefix in ANTHROPIC_PREFIXES:
         for endpoint in ANTHROPIC_ENDPOINTS:
             asked = REQUESTS[endpoint]
             routes.append(route(prefix + endpoint, call(endpoint), anthropic, request=asked))
         for path in NOT_SERVED_ANTHROPIC:
-            routes.append(route(prefix + path, _not_served(path), anthropic))
+            routes.append(route(prefix + path, _not_served(path), anthropic, *_METHODS))
     for prefix in ("", "/openai", "/anthropic"):
         routes.append(route(f"{prefix}/v1/models", models.list, None, "GET"))
         routes.append(route(f"{prefix}/v1/models/{{model:path}}", models.one, None, "GET"))
@@ -82,7 +86,9 @@ def gateway_routes(
 
 
 def _not_served(path: str) -> Handler:
+    name = path.removesuffix("/{rest:path}")
+
     async def refuse(_exchange: Exchange) -> Outcome:
-        raise NotServed(f"{path} is not served yet.")
+        raise NotServed(f"{name} is not served yet; GET /openapi.json says what is.")
 
     return refuse

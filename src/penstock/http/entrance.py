@@ -88,7 +88,8 @@ class Entrance:
                 shape = door.shape
         if allowed:
             return self._wrong_method(sorted(allowed), shape)
-        return self._refusal(NotFound("There is no such route.", code="route_not_found"))
+        message = "There is no such route; GET /openapi.json lists those there are."
+        return self._refusal(NotFound(message, code="route_not_found"))
 
     def _wrong_method(self, allowed: list[str], shape: ErrorShape | None) -> Door:
         allow = ", ".join(allowed)

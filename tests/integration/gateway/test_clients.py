@@ -105,8 +105,18 @@ def test_errors_come_in_each_sdk_s_own_shape(openai_client, anthropic_client, se
         )
 
 
-def test_what_is_not_served_says_so_by_name(openai_client):
-    with pytest.raises(openai.APIStatusError) as not_served:
-        openai_client.moderations.create(input="Hi")
-    assert 501 == not_served.value.status_code
-    assert "/v1/moderations" in not_served.value.message
+def test_what_is_not_served_says_so_by_name_and_is_not_asked_for_again(
+    openai_client, anthropic_client
+):
+    for ask, name in (
+        (lambda: openai_client.moderations.create(input="Hi"), "/v1/moderations"),
+        (lambda: openai_client.responses.input_items.list("resp_a"), "input_items"),
+        (lambda: openai_client.conversations.retrieve("conv_a"), "/v1/conversations"),
+        (anthropic_client.messages.batches.list, "/v1/messages/batches"),
+        (lambda: anthropic_client.messages.batches.cancel("b"), "/v1/messages/batches"),
+    ):
+        with pytest.raises((openai.APIStatusError, anthropic.APIStatusError)) as not_served:
+            ask()
+        assert not_served.value.status_code == 501
+        assert f"{name} is not served" in not_served.value.message
+        assert not_served.value.response.headers["x-should-retry"] == "false"
