@@ -11,7 +11,8 @@ from pathlib import Path
 import click
 import msgspec
 
-from penstock.cli.shared import MOMENT, config_option, configured
+from penstock.cli.shared import MOMENT, config_option, configured, opened_store
+from penstock.config.model import Config
 from penstock.errors import PenstockError
 from penstock.store.database import DATABASE_FILE, Database
 from penstock.store.usage import (
@@ -49,7 +50,8 @@ def usage(
     A call of a deployment without a known price counts in the last column but one, and not in
     the dollars.
     """
-    file = Path(configured(config_file).store.path) / DATABASE_FILE
+    config = configured(config_file)
+    file = Path(config.store.path) / DATABASE_FILE
     if not file.exists():
         raise PenstockError(
             f"{file}: there is no store yet; it is made with the first call to a running service"
@@ -73,7 +75,19 @@ def usage(
     elif not sums:
         click.echo("There was no call in that time.", err=True)
     else:
-        _print_table(group_by, sums)
+        _print_table(group_by, _with_names(config, sums) if group_by == "key" else sums)
+
+
+def _with_names(config: Config, sums: list[UsageSum]) -> list[UsageSum]:
+    """The same with a stored key's name before its id, by which the ledger knows it."""
+    with opened_store(config) as store:
+        names = {key.key_id: key.name for key in store.all()}
+    return [
+        msgspec.structs.replace(one, name=f"{names[one.name]} ({one.name})")
+        if one.name in names
+        else one
+        for one in sums
+    ]
 
 
 def _print_table(group_by: str, sums: list[UsageSum]) -> None:
