@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from penstock.admin.answers import respond_json
-from penstock.admin.maker import check_within, named
+from penstock.admin.maker import check_within, compared
 from penstock.admin.query import query_of
 from penstock.admin.stored import broken_rules, fields_of, spent_view, with_store
 from penstock.config.checked import checked_key
@@ -24,7 +24,7 @@ from penstock.http.auth import Principal
 from penstock.http.exchange import Exchange
 from penstock.store.budgets import Budgets
 from penstock.store.changes import shown_key
-from penstock.store.keys import FIXED, KeyStore, StoredKey, changed_key
+from penstock.store.keys import FIXED, KeyStore, NoSuchKey, StoredKey, changed_key
 from penstock.units import Outcome
 
 SPAN_SECONDS_MAX = 100 * 365 * 86_400
@@ -80,6 +80,20 @@ class KeysDoor:
         await respond_json(exchange, {"keys": [self._view(key) for key in stored]})
         return Outcome.SUCCESS
 
+    async def get(self, exchange: Exchange) -> Outcome:
+        """The key of that name, whether it has expired or not; not one that was revoked."""
+        query_of(exchange, ())
+        name = exchange.path_params["name"]
+
+        def named(store: KeyStore) -> StoredKey:
+            for key in store.all():
+                if key.name == name and key.revoked_at is None:
+                    return key
+            raise NoSuchKey(name)
+
+        await respond_json(exchange, self._view(await with_store(self._directory, named)))
+        return Outcome.SUCCESS
+
     async def create(self, exchange: Exchange) -> Outcome:
         """Make a key; its answer is the only one that shows it."""
         fields = _ending(fields_of(await exchange.body(), NewKey))
@@ -104,7 +118,7 @@ class KeysDoor:
 
         def changed(key: StoredKey) -> StoredKey:
             after = changed_key(key, fields, config)
-            check_within(maker, after.rights, after.expires_at, config.classes, named(fields))
+            check_within(maker, after.rights, after.expires_at, config.classes, compared(fields))
             return after
 
         _, key = await with_store(self._directory, lambda store: store.change(name, changed))

@@ -56,7 +56,7 @@ def _rank(name: str, classes: Mapping[str, ClassTable]) -> float:
     return classes[name].rank if name in classes else math.inf
 
 
-def named(fields: Mapping[str, Any]) -> Collection[str]:
+def compared(fields: Mapping[str, Any]) -> Collection[str]:
     """Those of a change's fields that are compared."""
     return [name for name in _ALL if name in fields]
 

@@ -107,6 +107,7 @@ def admin_routes(admin: AdminDoor, keys: KeysDoor, tenants: TenantsDoor, desk: D
         route("/admin/keys", keys.list, "GET"),
         route("/admin/keys", keys.create, "POST", NewKey),
         route("/admin/keys/{name:path}/rotate", keys.rotate, "POST", Rotation),
+        route("/admin/keys/{name:path}", keys.get, "GET"),
         route("/admin/keys/{name:path}", keys.change, "PATCH", KeyChange),
         route("/admin/keys/{name:path}", keys.revoke, "DELETE"),
     ]

@@ -17,6 +17,8 @@ from penstock.config.positions import KeyPath
 from penstock.errors import ConfigError
 
 _VALUE_CHARS_MAX = 80
+_HINT_CHARS_MAX = 400
+"""Enough for all keys of any table."""
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+\Z")
 
 
@@ -38,8 +40,8 @@ def name_of(path: KeyPath) -> str:
     return text
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= _VALUE_CHARS_MAX else text[:_VALUE_CHARS_MAX] + "..."
+def _cut(text: str, characters_max: int = _VALUE_CHARS_MAX) -> str:
+    return text if len(text) <= characters_max else text[:characters_max] + "..."
 
 
 def show(value: object) -> str:
@@ -64,7 +66,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         return f"did you mean {name_of((near[0],))}?"
     if not choices:
         return "there is none"
-    return "known: " + _cut(", ".join(name_of((choice,)) for choice in choices))
+    names = ", ".join(name_of((choice,)) for choice in choices)
+    return "known: " + _cut(names, _HINT_CHARS_MAX)
 
 
 class Problems:

@@ -64,10 +64,12 @@ def test_a_key_works_from_the_answer_that_shows_it_to_the_one_that_ends_it(clien
     assert listed["spent"]["day"]["calls"] == 4
     assert listed["budget_day_tokens"] == 10_000
     assert key not in client.get("/admin/keys", headers=BOSS).text
+    assert client.get("/admin/keys/ci", headers=BOSS).json() == listed
 
     assert client.delete("/admin/keys/ci", headers=BOSS).json() == {"name": "ci", "revoked": True}
     assert call(client, again) == 401
     assert client.delete("/admin/keys/ci", headers=BOSS).status_code == 404
+    assert client.get("/admin/keys/ci", headers=BOSS).status_code == 404
     assert client.post("/admin/keys/ci/rotate", headers=BOSS).status_code == 404
 
 
@@ -99,6 +101,7 @@ def test_only_an_admin_may_see_or_make_keys(client: httpx.Client) -> None:
     assert client.post("/admin/keys/plain/rotate", headers=plain).status_code == 403
     assert client.delete("/admin/keys/plain", headers=plain).status_code == 403
     assert client.get("/admin/tenants", headers=plain).status_code == 403
+    assert client.get("/admin/keys/plain", headers=plain).status_code == 403
     assert client.get("/admin/keys").status_code == 401
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from penstock.admin.maker import check_within, named
+from penstock.admin.maker import check_within, compared
 from penstock.config.load import load_tables
 from penstock.config.model import KeyRights
 from penstock.errors import Forbidden
@@ -65,9 +65,9 @@ def test_what_is_more_is_refused_by_name(fields, expires_at, named_field) -> Non
 def test_of_a_change_only_what_it_names_is_compared() -> None:
     more = rights(ceiling="interactive", models=None)
 
-    check_within(HELD, more, None, CLASSES, named({"budget_day_usd": 5, "name": "x"}))
+    check_within(HELD, more, None, CLASSES, compared({"budget_day_usd": 5, "name": "x"}))
     with pytest.raises(Forbidden):
-        check_within(HELD, more, None, CLASSES, named({"models": None}))
+        check_within(HELD, more, None, CLASSES, compared({"models": None}))
 
 
 def test_a_class_that_is_no_more_is_the_least_urgent() -> None:

@@ -17,13 +17,21 @@ from penstock.config.load import (
     load_tables,
     load_with_secrets,
 )
-from penstock.config.model import Config
+from penstock.config.model import Config, ServerTable
 from penstock.errors import ConfigError
 
 Problems = Callable[..., list[str]]
 Load = Callable[..., Loaded]
 
 PROVIDER = '[providers.p]\nkind = "openai"\nbase_url = "https://host/v1"\n'
+
+
+def test_a_key_that_is_nothing_s_neighbour_is_answered_with_all_there_are(
+    problems_of: Problems,
+) -> None:
+    (found,) = problems_of("[server]\nzzz = 1\n")
+
+    assert found.endswith("known: " + ", ".join(sorted(ServerTable.__struct_fields__)))
 
 
 def test_every_problem_of_a_file_is_listed_at_once_in_the_order_of_its_lines(
