@@ -21,6 +21,9 @@ TIER_PATTERN = r"^[A-Za-z][A-Za-z0-9_-]{0,31}\Z"
 API_VERSION_PATTERN = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}(-preview)?\Z"
 
 Positive: TypeAlias = Annotated[float, Meta(gt=0)]
+Rate: TypeAlias = Annotated[float, Meta(ge=0.001, le=1e15)]
+"""So many in a minute or a day: beyond, moments and numbers that are told would have no end."""
+Weight: TypeAlias = Annotated[float, Meta(ge=0.001, le=1_000_000)]
 PositiveInt: TypeAlias = Annotated[int, Meta(gt=0)]
 Dollars: TypeAlias = Annotated[float, Meta(ge=0, le=1_000_000)]
 PriceFactor: TypeAlias = Annotated[float, Meta(gt=0, le=100)]
@@ -270,12 +273,12 @@ class DeploymentTable(_Table, frozen=True):
         list[Identifier] | None,
         Meta(description="names under which callers ask for it; default: [model]"),
     ] = None
-    rpm: Annotated[Positive | None, Meta(description="requests per minute")] = None
-    tpm: Annotated[Positive | None, Meta(description="tokens per minute, both ways")] = None
-    itpm: Annotated[Positive | None, Meta(description="input tokens per minute")] = None
-    otpm: Annotated[Positive | None, Meta(description="output tokens per minute")] = None
-    rpd: Annotated[Positive | None, Meta(description="requests per day")] = None
-    tpd: Annotated[Positive | None, Meta(description="tokens per day, both ways")] = None
+    rpm: Annotated[Rate | None, Meta(description="requests per minute")] = None
+    tpm: Annotated[Rate | None, Meta(description="tokens per minute, both ways")] = None
+    itpm: Annotated[Rate | None, Meta(description="input tokens per minute")] = None
+    otpm: Annotated[Rate | None, Meta(description="output tokens per minute")] = None
+    rpd: Annotated[Rate | None, Meta(description="requests per day")] = None
+    tpd: Annotated[Rate | None, Meta(description="tokens per day, both ways")] = None
     concurrency: Annotated[PositiveInt | None, Meta(description="calls in flight")] = None
     burst_seconds: Annotated[
         Positive | None,
@@ -390,13 +393,13 @@ class TenantTable(Budgeted, frozen=True):
     """``[tenants.NAME]``: who is treated fairly."""
 
     weight: Annotated[
-        Positive, Meta(description="share in its class, relative to the other tenants")
+        Weight, Meta(description="share in its class, relative to the other tenants")
     ] = 1.0
     rpm: Annotated[
-        Positive | None, Meta(description="requests per minute of all its keys together")
+        Rate | None, Meta(description="requests per minute of all its keys together")
     ] = None
     tpm: Annotated[
-        Positive | None, Meta(description="tokens per minute, both ways, of all its keys together")
+        Rate | None, Meta(description="tokens per minute, both ways, of all its keys together")
     ] = None
     concurrency: Annotated[
         PositiveInt | None, Meta(description="calls in flight of all its keys together")

@@ -24,6 +24,8 @@ _NAMES: Final = {
     LimitName.RPD: ("requests-day", ""),
 }
 POOLS_MAX: Final = 1000
+RESET_SECONDS_MAX: Final = 365 * 86_400.0
+"""What is told of a bucket that a low limit needs longer to fill: a time beyond has no form."""
 _OPENAI: Final = frozenset({LimitName.RPM, LimitName.TPM})
 
 
@@ -62,6 +64,7 @@ def limit_headers(pool: Pool, now: float, wall: float, wire: str) -> dict[str, s
         quota = round(bucket.rate * PERIOD_SECONDS[limit])
         left = max(0, math.floor(bucket.level))
         reset_seconds = max(0.0, (bucket.capacity - bucket.level) / bucket.rate)
+        reset_seconds = min(reset_seconds, RESET_SECONDS_MAX)
         policies.append(f'"{name}";q={quota};w={PERIOD_SECONDS[limit]:.0f}{unit}')
         states.append(f'"{name}";r={left};t={math.ceil(reset_seconds)}')
         if limit is LimitName.RPD:

@@ -172,7 +172,7 @@ def test_what_a_command_sets_counts_within_a_second_and_after_a_reload_and_a_res
 
 def test_what_breaks_a_rule_is_refused_with_the_value_the_rule_and_the_way_out(client) -> None:
     for name, body, words in (
-        ("team", {"rpm": -1}, "body.rpm = -1: must be a number greater than 0"),
+        ("team", {"rpm": -1}, "body.rpm = -1: must be a number from 0.001"),
         ("team", {"weight": None}, "body.weight"),
         ("team", {"budget_hard": "no"}, "must be true or false"),
         ("team", {"rmp": 5}, "did you mean rpm?"),

@@ -71,13 +71,19 @@ class Service:
         self.process.stop(signal.SIGKILL)
 
     def ask(
-        self, method: str, path: str, body: Any = None, key: str = "acme", **headers: str
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        key: str = "acme",
+        raw: bytes | None = None,
+        **headers: str,
     ) -> tuple[int, dict[str, str], Any]:
         """Status, headers and body, decoded where it is JSON."""
         host = self.process.url.removeprefix("http://")
         connection = http.client.HTTPConnection(host, timeout=60)
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        data = None if body is None else json.dumps(body)
+        data = raw if body is None else json.dumps(body)
         connection.request(method, path, data, {"Authorization": f"Bearer {key}", **named})
         answer = connection.getresponse()
         content = answer.read()

@@ -331,6 +331,11 @@ def test_a_key_never_sees_another_tenants_thread(service: Any) -> None:
     assert created["values"] is None
 
 
+def test_a_batch_of_runs_that_is_nested_without_end_is_refused(service: Any) -> None:
+    status, _, problem = service.ask("POST", "/runs/batch", raw=b"[" * 100_000)
+    assert (status, problem["detail"]) == (422, "The body must be a list of runs.")
+
+
 def test_what_is_not_served_is_refused_by_name(service: Any) -> None:
     def asked(method: str, path: str, body: Any = None) -> tuple[int, str]:
         status, _, told = service.ask(method, path, body)

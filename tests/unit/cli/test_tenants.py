@@ -69,11 +69,11 @@ def test_without_tenants_there_is_a_hint_and_no_store_is_made(penstock: Penstock
 
 def test_what_breaks_a_rule_is_not_set(penstock: Penstock) -> None:
     for arguments, words in (
-        (("team", "--rpm", "-1", "--weight", "0"), "must be a number greater than 0"),
+        (("team", "--rpm", "-1", "--weight", "0"), "must be a number from 0.001"),
         (("a b", "--rpm", "1"), "must be a name"),
         (("team", "--budget-day-usd", "2e6"), "from 0 to 1e+06"),
         (("team", "--concurrency", "1.5"), "not a valid integer"),
-        (("team", "--tpm", "inf"), "must be a number greater than 0"),
+        (("team", "--tpm", "inf"), "must be a number from 0.001"),
         (("team",), "name what is to be set"),
     ):
         code, out, err = penstock("tenants", "set", *arguments)

@@ -34,6 +34,17 @@ def test_a_key_that_is_nothing_s_neighbour_is_answered_with_all_there_are(
     assert found.endswith("known: " + ", ".join(sorted(ServerTable.__struct_fields__)))
 
 
+@pytest.mark.parametrize("value", ["1e-300", "1e300", "nan", "inf", "0"])
+def test_a_limit_or_a_weight_that_no_clock_or_header_can_hold_is_refused(
+    problems_of: Problems, value: str
+) -> None:
+    found = problems_of(f"[tenants.t]\nweight = {value}\nrpm = {value}\ntpm = {value}\n")
+
+    assert [line.partition(" = ")[0] for line in found] == [
+        "2: tenants.t.weight", "3: tenants.t.rpm", "4: tenants.t.tpm",
+    ]  # fmt: skip
+
+
 def test_every_problem_of_a_file_is_listed_at_once_in_the_order_of_its_lines(
     problems_of: Problems,
 ) -> None:
@@ -77,7 +88,7 @@ import = "no_such_module"
         ),
         "7: providers.p.base_url: must begin with https:// or http://",
         '9: deployments.d.provider = "q": there is no such provider; known: p',
-        "10: deployments.d.rpm = -1: must be a number greater than 0; requests per minute",
+        "10: deployments.d.rpm = -1: must be a number from 0.001 to 1e+15; requests per minute",
         "12: classes.batch.rank = 1: standard has this rank already; give each class its own",
         (
             "13: keys.k: tenant is missing; it must be a name of at most 128 letters, digits and "
@@ -128,7 +139,7 @@ import = "no_such_module"
         ("path = 'chains'", '1: path = "chains": must be a list in [ ]'),
         ("[tenants.'a b']", '1: tenants."a b": must be a name of at most 128'),
         ("[tenants.'']", '1: tenants."": must be a name of at most 128'),
-        ("[tenants.a]\nweight = {}", "2: tenants.a.weight = {...}: must be a number greater than"),
+        ("[tenants.a]\nweight = {}", "2: tenants.a.weight = {...}: must be a number from 0.001"),
         ("[classes.slow]", "1: classes.slow: rank is missing; it must be a whole number"),
         ("[classes.batch]\nmin_share = 0.95", "1: classes: the min_share of all classes add up"),
         ("[classes.batch]\nmin_share = 1", "2: classes.batch.min_share = 1: must be a number at"),

@@ -49,6 +49,15 @@ def test_what_is_overdrawn_is_told_as_nothing_left() -> None:
     assert "0" == limit_headers(pool, 0.0, 0.0, "openai")["x-ratelimit-remaining-tokens"]
 
 
+def test_what_needs_ages_to_be_full_is_told_as_a_year() -> None:
+    """A slow limit, far overdrawn by one long answer: dates end with the year 9999."""
+    pool = Pool(LimitsPlan(rates={LimitName.TPM: 0.001}, burst_seconds=60.0), 0.0)
+    pool.reserve({LimitName.TPM: 1e9}, 0.0)
+    assert "31536000000ms" == limit_headers(pool, 0.0, 0.0, "openai")["x-ratelimit-reset-tokens"]
+    reset = limit_headers(pool, 0.0, 0.0, "anthropic")["anthropic-ratelimit-tokens-reset"]
+    assert "1971-01-01T00:00:00Z" == reset
+
+
 def test_a_pool_without_rate_limits_tells_nothing() -> None:
     assert {} == limit_headers(Pool(LimitsPlan(rates={}), 0.0), 0.0, 0.0, "openai")
 

@@ -91,7 +91,7 @@ class Runs:
         """``POST /runs/batch``: each is a run of its own."""
         try:
             bodies = msgspec.json.decode(await exchange.body(), type=list[msgspec.Raw])
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise Unprocessable("The body must be a list of runs.") from None
         if len(bodies) > BATCH_MAX:
             raise Unprocessable(f"{len(bodies)} runs at once; at most {BATCH_MAX}: send several.")
