@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from penstock.scheduler.explain import Mark
 from penstock.scheduler.plan import ClassPlan
-from penstock.scheduler.steps import STEP_SECONDS
+from penstock.scheduler.steps import later_seconds
 from penstock.units import Unit
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Waiting:
         if arrival < earliest:
             arrival = earliest
         if plan.order == "remaining":
-            arrival += STEP_SECONDS * (steps_left - 1.0)
+            arrival += later_seconds(steps_left)
         self.urgency = urgency
         self.arrival = arrival
         self.number = sequence

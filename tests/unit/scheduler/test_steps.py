@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.scheduler.plan import ClassPlan
-from penstock.scheduler.steps import CHAINS_MAX, STEP_SECONDS, STEPS_MAX, ChainSteps
-from penstock.units import RunPlace, Unit
+from penstock.scheduler.steps import CHAINS_MAX, MORE_SECONDS, STEPS_MAX, ChainSteps, later_seconds
+from penstock.units import LimitName, RunPlace, Unit
 
 CLASSES = (ClassPlan("interactive", 0, order="remaining"),)
 
@@ -26,6 +26,36 @@ def test_the_run_with_the_least_left_goes_first(world_type):
     world.submit(of_run(long, "long", 0, 5), of_run(short, "short", 3, 5))
     world.run(until=10.0)
     assert world.granted_at[short.unit_id] < world.granted_at[long.unit_id]
+
+
+def test_a_single_call_passes_the_runs_that_came_shortly_before_it_and_no_others(world_type):
+    world = world_type(world_type.plan(rpm=6, burst_seconds=10, classes=CLASSES))
+    world.submit(world.unit("interactive"))
+    early = of_run(world.unit("interactive"), "early", 0, 5)
+    world.submit(early)
+    world.now = MORE_SECONDS - 20.0
+    late = of_run(world.unit("interactive"), "late", 0, 3)
+    world.submit(late)
+    world.now = MORE_SECONDS + 20.0
+    single = world.unit("interactive")
+    world.scheduler.deployment("one").pool.buckets[LimitName.RPM].take(3, world.now)
+    world.submit(single)
+    world.run()
+    order = [grant.unit_id for grant in world.grants[1:]]
+    assert order == [early.unit_id, single.unit_id, late.unit_id]
+
+
+def test_how_long_runs_are_sets_apart_only_those_that_came_together(world_type):
+    """A chain of five that came four seconds before one of three is not made to wait for it."""
+    world = world_type(world_type.plan(rpm=6, burst_seconds=10, classes=CLASSES))
+    world.submit(world.unit("interactive"))
+    long = of_run(world.unit("interactive"), "long", 0, 5)
+    world.submit(long)
+    world.now = 4.5
+    short = of_run(world.unit("interactive"), "short", 0, 3)
+    world.submit(short)
+    world.run()
+    assert world.granted_at[long.unit_id] < world.granted_at[short.unit_id]
 
 
 def test_how_many_are_left_is_learnt_by_chain_from_the_calls_seen():
@@ -56,7 +86,7 @@ def test_what_is_remembered_of_chains_is_bounded():
     )
 )
 def test_nobody_is_passed_by_those_who_came_too_much_later(world_type, arrivals):
-    """A run is passed only by ``STEP_SECONDS`` for each step that the other one has fewer."""
+    """A run is passed only by those that come so much later as it has more left than they."""
     world = world_type(world_type.plan(rpm=6, burst_seconds=10, classes=CLASSES))
     world.submit(world.unit("interactive"))
     left = {}
@@ -72,4 +102,5 @@ def test_nobody_is_passed_by_those_who_came_too_much_later(world_type, arrivals)
         for second in order[number + 1 :]:
             (came, steps), (came_before, steps_before) = left[first], left[second]
             if came > came_before:
-                assert came - came_before <= STEP_SECONDS * (steps_before - steps) + 1e-6
+                passable = later_seconds(steps_before) - later_seconds(steps)
+                assert came - came_before <= passable + 1e-6
