@@ -207,7 +207,10 @@ class ClassQueue:
 
 
 class Placement(msgspec.Struct, eq=False, gc=False):
-    """Where a unit goes, or will go: the deployment, what it takes there, when, and why then."""
+    """Where a unit goes, or will go: the deployment, what it takes there, when, and why then.
+
+    ``is_contended``: another tenant of its class waited when it went, and so has a part in it.
+    """
 
     deployment: Deployment
     pool: Pool
@@ -216,6 +219,7 @@ class Placement(msgspec.Struct, eq=False, gc=False):
     cause: str
     answer: Answer | None = None
     allowance: Allowance | None = None
+    is_contended: bool = True
 
     def hold(self) -> Held:
         """What others must leave to it meanwhile; while a day is kept for them, only of the day."""
@@ -492,6 +496,7 @@ class Domain:
         queue.in_flight += 1
         waiting.cost_seconds = pool.cost_seconds(placement.amounts)
         queue.spend(waiting.cost_seconds)
+        placement.is_contended = queue.queue.tenants_waiting > 1
         if len(waiting.options) > 1:
             self._affinities.keep(unit, placement.deployment.plan.name)
 

@@ -14,8 +14,11 @@ single calls 1.3 to 1.4 times that of a single queue on a saturated limit with a
 
 What a unit costs is its *dominant* cost in seconds (``Pool.cost_seconds``). It is charged as
 estimated when granted and corrected when settled, so that a tenant who over-estimates is not
-the poorer for it, nor one who under-estimates the richer. An idle tenant saves up no credit:
-coming back it starts at the class's virtual time.
+the poorer for it, nor one who under-estimates the richer. What was granted while nobody else
+waited took from nobody, so it is not corrected: had its cost been known, the virtual time would
+have grown with the tag, and who came later would have started there. (Long answers are settled half
+a minute after they were granted, to a debt that those who came meanwhile had no part in.) An idle
+tenant saves up no credit: coming back it starts at the class's virtual time.
 """
 
 from __future__ import annotations

@@ -365,7 +365,7 @@ class Scheduler:
         charged = pool.bounded(charged)
         pool.settle(placement.amounts, charged, flight.granted_at, now, placement.answer)
         queue = self._class_queue(flight.waiting)
-        if queue is not None and queue.queue.waiting:
+        if queue is not None and placement.is_contended and queue.queue.waiting:
             difference_seconds = pool.cost_seconds(charged) - flight.waiting.cost_seconds
             queue.queue.correct(flight.waiting.unit.tenant, difference_seconds)
 
