@@ -52,7 +52,7 @@ class Record:
         self.samples: list[Sample] = []
         self.shares: dict[str, float] = {}
         self.shared_calls = 0
-        self.shared_largest_seconds = 0.0
+        self.largest_seconds = 0.0
         self.marks: list[dict[tuple[int, LimitName], Mark]] = []
         self.first_rank = min(each.rank for each in scenario.classes)
         self._last_class = max(scenario.classes, key=lambda each: each.rank).name
@@ -115,8 +115,8 @@ class Record:
             if is_shared and now < self._seconds:
                 self.shares[tenant] = self.shares.get(tenant, 0.0) + call.cost_seconds
                 self.shared_calls += 1
-                if call.cost_seconds > self.shared_largest_seconds:
-                    self.shared_largest_seconds = call.cost_seconds
+            if call.cost_seconds > self.largest_seconds:
+                self.largest_seconds = call.cost_seconds
             self._unqueue(call)
 
     def produced(self, now: float) -> None:

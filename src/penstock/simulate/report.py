@@ -39,7 +39,8 @@ SMALL_BURST_CALLS = 4.0
 SHARED_CALLS_MIN = 200
 SHARED_LARGEST_MIN = 10.0
 """Fewer calls granted while every batch tenant waited say nothing about fairness; nor does less for
-each than so many of the largest, by one of which two tenants may differ."""
+each than so many of the largest, by one of which two tenants may differ. That is the largest ever
+granted: one that went before all of them waited may be settled, and so paid for, while they do."""
 
 DAY_USE = 0.95
 """Of a day that begins with a full bucket, and what comes back in it: what is kept for urgent calls
@@ -377,7 +378,7 @@ def _jain(record: Record) -> float | None:
     shares = list(record.shares.values())
     if record.shared_calls < SHARED_CALLS_MIN or record.batch_tenants < 2:
         return None
-    if sum(shares) < SHARED_LARGEST_MIN * record.batch_tenants * record.shared_largest_seconds:
+    if sum(shares) < SHARED_LARGEST_MIN * record.batch_tenants * record.largest_seconds:
         return None
     return sum(shares) ** 2 / (record.batch_tenants * sum(share * share for share in shares))
 

@@ -79,6 +79,21 @@ def test_jain_looks_at_the_time_in_which_every_tenant_waits(worlds):
     assert jain["fifo"] is None or jain["fifo"] < 0.8
 
 
+@pytest.mark.parametrize(("first_tokens", "is_said"), [(100, True), (10_000, False)])
+def test_jain_says_nothing_where_one_call_outweighs_the_rest(worlds, first_tokens, is_said):
+    """Even where that one went before the others came: it may be paid for while they wait."""
+    runs = [worlds.run("first", 0.0, "batch", tokens=first_tokens, tenant="a")]
+    runs += [
+        worlds.run(f"{tenant}{n}", 15.0, "batch", tenant=tenant)
+        for tenant in ("a", "b")
+        for n in range(900)
+    ]
+    limits = ProviderLimits(rpm=600, tpm=60_000, burst_seconds=10)
+    scenario = worlds.scenario(runs, limits, seconds=60.0)
+
+    assert is_said == (play(scenario, "penstock").jain is not None)
+
+
 def test_a_refusal_is_no_failure_and_spoils_the_goodput(worlds):
     runs = [worlds.run(f"s{n}", 1.0, "standard", patience_seconds=5.0) for n in range(300)]
     found = play(worlds.scenario(runs, LIMITS, seconds=60.0), "penstock")
