@@ -13,6 +13,7 @@ import math
 from datetime import UTC, datetime
 from typing import Final
 
+from penstock.limits.days import DAY_LIMITS
 from penstock.limits.pool import Pool
 from penstock.units import PERIOD_SECONDS, LimitName
 
@@ -22,6 +23,7 @@ _NAMES: Final = {
     LimitName.ITPM: ("input-tokens", ';qu="tokens"'),
     LimitName.OTPM: ("output-tokens", ';qu="tokens"'),
     LimitName.RPD: ("requests-day", ""),
+    LimitName.TPD: ("tokens-day", ';qu="tokens"'),
 }
 POOLS_MAX: Final = 1000
 RESET_SECONDS_MAX: Final = 365 * 86_400.0
@@ -67,8 +69,8 @@ def limit_headers(pool: Pool, now: float, wall: float, wire: str) -> dict[str, s
         reset_seconds = min(reset_seconds, RESET_SECONDS_MAX)
         policies.append(f'"{name}";q={quota};w={PERIOD_SECONDS[limit]:.0f}{unit}')
         states.append(f'"{name}";r={left};t={math.ceil(reset_seconds)}')
-        if limit is LimitName.RPD:
-            continue
+        if limit in DAY_LIMITS:
+            continue  # no SDK knows a header for it
         if wire == "anthropic":
             full_at = datetime.fromtimestamp(math.ceil(wall + reset_seconds), UTC)
             headers[f"anthropic-ratelimit-{name}-limit"] = str(quota)

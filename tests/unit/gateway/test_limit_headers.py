@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from penstock.gateway.limit_headers import FRESH_SECONDS, LimitsTold, limit_headers
 from penstock.limits.pool import LimitsPlan, Pool
-from penstock.units import LimitName
+from penstock.units import PERIOD_SECONDS, LimitName
 
 PLAN = LimitsPlan(
     rates={LimitName.RPM: 600.0, LimitName.TPM: 60_000.0}, burst_seconds=60.0, concurrency=4
@@ -77,3 +79,13 @@ def test_what_was_told_a_moment_ago_is_told_again_and_then_anew() -> None:
     later = told.headers(pool, FRESH_SECONDS, 0.0, "openai")[left]
     assert 59_900 <= int(later) < 60_000
     assert later != told.headers(Pool(PLAN, 0.0), FRESH_SECONDS, 0.0, "openai")[left]
+
+
+@pytest.mark.parametrize("wire", ["openai", "anthropic"])
+@pytest.mark.parametrize("limit", PERIOD_SECONDS)
+def test_every_limit_there_is_can_be_told(limit: LimitName, wire: str) -> None:
+    pool = Pool(LimitsPlan(rates={limit: 5_000.0}, burst_seconds=60.0), 0.0)
+
+    headers = limit_headers(pool, 0.0, 1_700_000_000.0, wire)
+
+    assert f"q=5000;w={PERIOD_SECONDS[limit]:.0f}" in headers["ratelimit-policy"]
