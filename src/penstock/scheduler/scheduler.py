@@ -91,7 +91,7 @@ class Scheduler:
         if self._allowances.wake_at <= now:
             self._allowances.release_due(now)
         wake_at = math.inf
-        for domain in self.domains:
+        for domain in self.domains if self._waiting else ():
             granted, domain_wake_at = domain.pump(now)
             if domain_wake_at < wake_at:
                 wake_at = domain_wake_at
