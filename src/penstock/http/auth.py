@@ -65,6 +65,7 @@ class Authenticator:
     Made anew on every reload of the configuration; nothing in it changes. ``wall`` gives
     Unix time: a key that has expired is known no more. Where a key has two secrets, during a
     rotation, its present one stands last. ``tenants`` are known, too, beside those that keys name.
+    ``mark`` is this one's own: whoever remembers what it said keeps that, and not all keys.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Authenticator:
         *,
         tenants: Collection[str] = (),
     ) -> None:
+        self.mark = object()
         self._by_digest = dict(principals)
         self._by_id = {principal.key_id: principal for principal in principals.values()}
         others = [one for one in principals.values() if not one.internal]

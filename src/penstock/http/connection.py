@@ -210,12 +210,6 @@ class Connection(asyncio.Protocol):
 
     # What the parser says.
 
-    def on_message_begin(self) -> None:
-        """Another request."""
-        self._url = b""
-        self._fields = []
-        self._varying = []
-
     def on_url(self, url: bytes) -> None:
         """A piece of the request target."""
         self._url += url
@@ -240,7 +234,9 @@ class Connection(asyncio.Protocol):
             self._raise_refusal(429, f"More than {PIPELINE_MAX} requests before an answer.")
         if head is None or head.line != line or head.fields != fields:
             head = self._read_head(line)
-            self._head = head if head.is_plain else None
+            # CONNECT asks for an upgrade without a field that says so: a body would be refused.
+            is_kept = head.is_worth_keeping and not parser.should_upgrade()
+            self._head = head if is_kept else None
         scope = head.scope.copy()
         scope["headers"] = [*head.fields, *self._varying]
         turn = self._arriving = Turn(
@@ -252,6 +248,8 @@ class Connection(asyncio.Protocol):
             "head": head,
             "varying": self._varying,
         }
+        # An idle connection is not to hold them beside the head that is kept.
+        self._url, self._fields, self._varying = b"", [], []
         is_free = self._running is None or self._running.is_answered
         if is_free and self.writable is None:
             self._start(turn)

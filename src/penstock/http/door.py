@@ -165,12 +165,12 @@ class Door:
     def _principal(self, head: Head, authenticator: Authenticator) -> Principal:
         """Whose key the head holds: found once, for as long as the keys stay and it is valid."""
         known: Principal
-        if head.principal is not None and head.principal[0] is authenticator:
+        if head.principal is not None and head.principal[0] is authenticator.mark:
             known = head.principal[1]
             if not authenticator.has_expired(known):
                 return known
         known = authenticator.principal(head.named)
-        head.principal = authenticator, known
+        head.principal = authenticator.mark, known
         return known
 
     async def _refuse(self, exchange: Exchange, error: CallError) -> Outcome:

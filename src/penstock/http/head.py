@@ -34,12 +34,19 @@ door, or how the message is framed, but for the length of its body, which the pa
 
 _FRAMING: Final = ("expect", "transfer-encoding", "upgrade")
 
+FIELDS_KEPT_MAX: Final = 64
+BYTES_KEPT_MAX: Final = 8 * 1024
+"""A head with more is read anew each time: what is kept stays with a connection while it is idle,
+in several forms, and anybody may have a connection."""
+
 
 class Head:
     """What is the same in all requests with this head. ``fields`` have lower-case names.
 
     ``door`` and ``principal`` are what they led to, each beside what it was decided by: whoever
-    uses one looks whether that still holds. ``scope`` is ASGI's, without the fields.
+    uses one looks whether that still holds. That is a small mark: a table of keys that was
+    replaced must not stay for as long as a connection idles. ``scope`` is ASGI's, without the
+    fields.
     """
 
     __slots__ = ("door", "expects_continue", "fields", "keeps_alive", "line", "named",
@@ -55,9 +62,16 @@ class Head:
         self.principal: tuple[object, Any] | None = None
 
     @property
-    def is_plain(self) -> bool:
-        """Whether nothing in it bears on how the message is framed, whatever stands beside it."""
-        return self.named.keys().isdisjoint(_FRAMING)
+    def is_worth_keeping(self) -> bool:
+        """Whether it is small, and no field bears on how the message is framed, whatever stands
+        beside it.
+        """
+        return (
+            len(self.fields) <= FIELDS_KEPT_MAX
+            and len(self.line[1]) + sum(len(name) + len(value) for name, value in self.fields)
+            <= BYTES_KEPT_MAX
+            and self.named.keys().isdisjoint(_FRAMING)
+        )
 
     def headers(self, varying: Fields) -> Mapping[str, str]:
         """All fields by name; where a name came several times, the first one counts."""

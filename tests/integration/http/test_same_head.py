@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from weakref import ref
 
 from penstock.http.auth import Authenticator, Principal, digest
 from penstock.http.door import Access
@@ -63,6 +64,34 @@ def test_the_same_fields_with_another_method_are_another_head(run, serving) -> N
             assert await asked(*connection, USER) == "200 user - "
             assert await asked(*connection, USER, method=b"DELETE") == "405"
             assert await asked(*connection, USER) == "200 user - "
+
+    run(scenario())
+
+
+def test_a_body_behind_the_head_of_a_tunnel_is_no_request_of_its_own(run, serving) -> None:
+    """A parser takes what follows CONNECT for another protocol, whatever length its body has."""
+
+    async def scenario() -> None:
+        async with serving(whose, access=Access.KEY) as service:
+            connection = await service.connect()
+            assert await asked(*connection, USER, method=b"CONNECT") == "405"
+            inner = b"GET / HTTP/1.1\r\nhost: localhost\r\n%b\r\n" % USER
+            assert await asked(*connection, USER, inner, method=b"CONNECT") == "400"
+            assert await service.rest_of(connection[0]) == b""
+
+    run(scenario())
+
+
+def test_a_table_of_keys_that_was_replaced_stays_for_no_idle_connection(run, serving) -> None:
+    async def scenario() -> None:
+        async with serving(whose, access=Access.KEY) as service:
+            connection = await service.connect()
+            assert await asked(*connection, USER) == "200 user - "
+            replaced = ref(service.desk.authenticator)
+
+            service.desk.authenticator = Authenticator({}, PEPPER)
+
+            assert replaced() is None
 
     run(scenario())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from penstock.http.head import VARYING, Head
+from penstock.http.head import BYTES_KEPT_MAX, FIELDS_KEPT_MAX, VARYING, Head
 
 
 def test_of_several_fields_with_one_name_the_first_counts() -> None:
@@ -30,8 +30,21 @@ def test_what_varies_is_never_kept() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "is_plain"),
+    ("name", "is_kept"),
     [(b"transfer-encoding", False), (b"expect", False), (b"upgrade", False), (b"accept", True)],
 )
-def test_a_head_that_bears_on_framing_is_read_anew_each_time(name: bytes, is_plain: bool) -> None:
-    assert Head([(name, b"x")]).is_plain is is_plain
+def test_a_head_that_bears_on_framing_is_read_anew_each_time(name: bytes, is_kept: bool) -> None:
+    assert Head([(name, b"x")]).is_worth_keeping is is_kept
+
+
+@pytest.mark.parametrize(
+    "large",
+    [
+        Head([(b"x-long", b"x" * BYTES_KEPT_MAX)]),
+        Head([(b"x" * BYTES_KEPT_MAX, b"long")]),
+        Head([(b"x-short", b"x")], (b"GET", b"/" * BYTES_KEPT_MAX, "1.1")),
+        Head([(b"x-short", b"x")] * (FIELDS_KEPT_MAX + 1)),
+    ],
+)
+def test_a_large_head_is_not_kept_while_its_connection_idles(large: Head) -> None:
+    assert not large.is_worth_keeping
