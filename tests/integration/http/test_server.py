@@ -16,6 +16,7 @@ from penstock.http.connection import LINGER_SECONDS, Connection
 from penstock.http.exchange import while_connected
 from penstock.units import Outcome
 
+ENCODED = b"transfer-encoding: chunked\r\n"
 HEAD = b"POST / HTTP/1.1\r\nhost: localhost\r\n"
 GET = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n"
 
@@ -83,6 +84,9 @@ def test_a_huge_head_costs_neither_memory_nor_other_callers_time(run, serving) -
         (HEAD + b"transfer-encoding: gzip\r\n\r\nabc", 400),
         (HEAD + b"transfer-encoding: xchunked\r\n\r\n0\r\n\r\n", 400),
         (HEAD + b"transfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 400),
+        (HEAD + ENCODED + b"transfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 400),
+        (HEAD + b"transfer-encoding: gzip, chunked\r\n" + ENCODED + b"\r\n0\r\n\r\n", 400),
+        (HEAD + ENCODED + ENCODED + b"\r\n0\r\n\r\n", 400),
         (HEAD + b"transfer-encoding: identity, chunked\r\n\r\n0\r\n\r\n", 400),
         (HEAD + b"transfer-encoding: chunked, chunked\r\n\r\n0\r\n\r\n", 400),
         (HEAD + b"transfer-encoding: chunked\r\ntransfer-encoding: identity\r\n\r\n0\r\n\r\n", 400),
