@@ -209,7 +209,10 @@ class Scheduler:
             return
         waiting = self._newcomer(domain, unit, now)
         refusal = self._too_large(domain, waiting)
-        if refusal is None and comes_last and (unit.deadline is None or unit.deadline > now):
+        is_late = unit.deadline is not None and unit.deadline <= now
+        # A tenant's own limits are shared with whoever of it waits for other models.
+        has_rivals = self._waiting and self._allowances.of(unit.tenant) is not None
+        if refusal is None and comes_last and not is_late and not has_rivals:
             placement = domain.grant_at_once(waiting, now)
             if placement is not None:
                 decisions.grants.append(self._fly(waiting, placement, now))

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from penstock.limits.pool import LimitsPlan
 from penstock.scheduler.domain import Domain
-from penstock.scheduler.events import Cancelled, Failed, Limited
+from penstock.scheduler.events import Cancelled, Failed, Limited, Settled, Submitted
 from penstock.scheduler.plan import ClassPlan, DeploymentPlan
-from penstock.units import LimitName
+from penstock.units import LimitName, Usage
 
 CLASSES = (
     ClassPlan("interactive", 0, order="remaining", quantum_seconds=2.0),
@@ -124,3 +124,27 @@ def test_a_class_that_went_without_for_long_leaves_no_reserve(world_type, monkey
     decisions = world.submit(world.unit("batch"))
 
     assert 1 == len(decisions.grants)
+
+
+@pytest.mark.parametrize("in_line", [False, True])
+def test_it_does_not_pass_its_own_tenants_that_wait_for_another_model(
+    world_type, monkeypatch, in_line
+):
+    if in_line:
+        monkeypatch.setattr(Domain, "grant_at_once", lambda *_: None)
+    plan = world_type.plan(rpm=600)
+    elsewhere = DeploymentPlan("elsewhere", ("z",), LimitsPlan({LimitName.RPM: 600.0}, None, 10))
+    world = world_type(
+        msgspec.structs.replace(
+            plan,
+            deployments=(*plan.deployments, elsewhere),
+            tenant_limits={"t": LimitsPlan({}, 1)},
+        )
+    )
+    running, first, later = world.unit(), world.unit(), world.unit(model="z")
+    world.submit(running)
+    world.submit(first)
+
+    decisions = world.tick(Settled(running.unit_id, Usage(1, 0)), Submitted(later))
+
+    assert [first.unit_id] == [grant.unit_id for grant in decisions.grants]
