@@ -322,6 +322,8 @@ class Domain:
                 return None
         unit = waiting.unit
         queue = self.class_queue(unit.class_name)
+        if len(waiting.options) > 1 and queue.pushes_at(waiting, now) <= now:
+            return None  # It leaves no reserve, so that a cheaper deployment may have room.
         reserve = queue.reserve_of(waiting, now)
         allowance = self._allowances.by_tenant.get(unit.tenant)
         if allowance is not None:

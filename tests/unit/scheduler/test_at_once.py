@@ -148,3 +148,27 @@ def test_it_does_not_pass_its_own_tenants_that_wait_for_another_model(
     decisions = world.tick(Settled(running.unit_id, Usage(1, 0)), Submitted(later))
 
     assert [first.unit_id] == [grant.unit_id for grant in decisions.grants]
+
+
+@pytest.mark.parametrize("in_line", [False, True])
+def test_a_class_that_may_push_leaves_no_reserve_where_it_is_cheaper(
+    world_type, monkeypatch, in_line
+):
+    if in_line:
+        monkeypatch.setattr(Domain, "grant_at_once", lambda *_: None)
+    plan = world_type.plan(rpm=60, burst_seconds=10, classes=CLASSES)
+    dear = DeploymentPlan("dear", ("m",), LimitsPlan({LimitName.RPM: 60.0}, None, 10), cost=9.0)
+    world = world_type(msgspec.structs.replace(plan, deployments=(*plan.deployments, dear)))
+    for name in ("one", "dear"):
+        world.tick(Limited(name, 10.0, LimitName.RPM))
+    waited = world.unit("batch")
+    world.submit(waited)
+    world.run(until=9.0)
+    world.tick(Cancelled(waited.unit_id))
+    world.run(until=20.0)
+    for _ in range(4):
+        world.submit(world.unit("interactive"))
+
+    decisions = world.submit(world.unit("batch"))
+
+    assert ["one"] == [grant.deployment for grant in decisions.grants]
