@@ -59,7 +59,7 @@ def split_fields(body: bytes, control: frozenset[str]) -> dict[str, msgspec.Raw]
     _check_text(body)
     colons = body.count(b":") if len(body) > COLONS_UNWALKED else 0
     skeleton = b""
-    if colons > COLONS_UNWALKED or _may_be_deep(body):
+    if colons > COLONS_UNWALKED or body.count(b"[") + body.count(b"{") > DEPTH_MAX:
         skeleton = _skeleton(body)
         if len(skeleton) > NODES_MAX:
             raise InvalidRequest(f"The body must hold at most {NODES_MAX} brackets and colons.")
@@ -109,15 +109,6 @@ def require_kind(fields: Mapping[str, msgspec.Raw], name: str, openers: bytes, r
         raise InvalidRequest(f"'{name}' is missing: it must be {rule}.", param=name)
     if bytes(memoryview(raw)[:1]) not in {bytes([opener]) for opener in openers}:
         raise InvalidRequest(f"'{name}' must be {rule}.", param=name)
-
-
-def _may_be_deep(body: bytes) -> bool:
-    """Whether it has more opening brackets than the depth that is allowed.
-
-    ``split`` finds them by memchr, at a tenth of what ``count`` takes for a single byte.
-    """
-    pieces = len(body.split(b"[", DEPTH_MAX)) + len(body.split(b"{", DEPTH_MAX))
-    return pieces - 2 >= DEPTH_MAX
 
 
 def _check_text(body: bytes) -> None:
