@@ -132,7 +132,9 @@ class Door:
             self._admit(exchange)
             outcome = await self._handler(exchange)
         except CallError as error:
-            return await self._refuse(exchange, error)
+            # A handler may hold its error, and the traceback holds the handler: a circle, with all
+            # of the request in it.
+            return await self._refuse(exchange, error.with_traceback(None))
         except asyncio.CancelledError:
             # Only a stopping server cancels a request: its caller is told to come back.
             return await self._refuse(exchange, Draining("The service is stopping."))
