@@ -1,14 +1,19 @@
-"""A line is kept lazily; what it says is what looking at everybody would say."""
+"""A line is kept lazily, and says what looking at everybody would say; whose debts are whose."""
 
 from __future__ import annotations
 
+import math
+
+import msgspec
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from penstock.scheduler.events import Settled
 from penstock.scheduler.fairness import FairQueue
 from penstock.scheduler.plan import ClassPlan
 from penstock.scheduler.waiting import Waiting
-from penstock.units import Estimate, RunPlace, Unit
+from penstock.units import ChargeModel, Estimate, RunPlace, Unit, Usage
 
 CLASS = ClassPlan("batch", 0)
 TENANTS, MODELS, SUB_TENANTS = ("a", "b", "c"), ("small", "large"), ("", "x", "y")
@@ -91,3 +96,26 @@ def test_the_first_of_a_line_is_the_first_of_all(steps, quantum_seconds):
         held &= {tenant for tenant, flow in queue._flows.items() if flow.is_held}
         for each in MODELS if kind == "look" else ():
             assert queue.head([each]) is first_of_all(queue, held, each)
+
+
+@pytest.mark.parametrize("are_both_there", [True, False])
+def test_what_turned_out_dearer_counts_against_those_who_waited_when_it_went(
+    world_type, are_both_there
+):
+    """A tenant's calls took twice what was expected. One who came later lost nothing by it."""
+    plan = world_type.plan(rpm=6_000, tpm=6_000, burst_seconds=10)
+    charge = ChargeModel("none", settles_input=True)
+    deployment = msgspec.structs.replace(plan.deployments[0], charge=charge)
+    world = world_type(msgspec.structs.replace(plan, deployments=(deployment,)), math.inf)
+    dear = [world.unit("interactive", "dear", tokens=100) for _ in range(30)]
+    other = [world.unit("interactive", "other", tokens=100) for _ in range(30)]
+    world.submit(*dear, *(other if are_both_there else ()))
+    sent = {grant.unit_id for grant in world.grants}
+    gone = [unit for unit in dear if unit.unit_id in sent]
+    world.tick(*[Settled(unit.unit_id, Usage(200, 0)) for unit in gone])
+    world.submit(*([] if are_both_there else other))
+    before = len(world.grants)
+    world.run(until=25.0)
+
+    then = [world.units[grant.unit_id].tenant for grant in world.grants[before:]][: len(gone)]
+    assert then.count("dear") == pytest.approx(0 if are_both_there else len(gone) / 2, abs=1)

@@ -360,29 +360,6 @@ def test_a_batch_that_was_estimated_before_anything_was_known_is_corrected_when_
     assert granted > 0.8 * (6_000 / 60 * 30 / 10), "nearly as many as the tokens allow"
 
 
-@pytest.mark.parametrize("are_both_there", [True, False])
-def test_what_turned_out_dearer_counts_against_those_who_waited_when_it_went(
-    world_type, are_both_there
-):
-    """A tenant's calls took twice what was expected. One who came later lost nothing by it."""
-    plan = world_type.plan(rpm=6_000, tpm=6_000, burst_seconds=10)
-    charge = ChargeModel("none", settles_input=True)
-    deployment = msgspec.structs.replace(plan.deployments[0], charge=charge)
-    world = world_type(msgspec.structs.replace(plan, deployments=(deployment,)), math.inf)
-    dear = [world.unit("interactive", "dear", tokens=100) for _ in range(30)]
-    other = [world.unit("interactive", "other", tokens=100) for _ in range(30)]
-    world.submit(*dear, *(other if are_both_there else ()))
-    sent = {grant.unit_id for grant in world.grants}
-    gone = [unit for unit in dear if unit.unit_id in sent]
-    world.tick(*[Settled(unit.unit_id, Usage(200, 0)) for unit in gone])
-    world.submit(*([] if are_both_there else other))
-    before = len(world.grants)
-    world.run(until=25.0)
-
-    then = [world.units[grant.unit_id].tenant for grant in world.grants[before:]][: len(gone)]
-    assert then.count("dear") == pytest.approx(0 if are_both_there else len(gone) / 2, abs=1)
-
-
 def test_a_429_pauses_the_limit_and_gives_the_unit_its_place_back(world_type):
     world = world_type(world_type.plan(rpm=60, burst_seconds=10), service_seconds=math.inf)
     first, second = world.unit("interactive"), world.unit("interactive")
