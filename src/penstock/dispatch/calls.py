@@ -249,6 +249,8 @@ class StreamedAnswer(Answer):
 
     async def _last_chunk(self) -> bytes:
         """What comes behind the protocol's end: all that the caller wants is here already."""
+        if self._response.has_ended:
+            return b""
         if self._cut_at is None:
             self._cut_at = asyncio.get_running_loop().time() + END_SECONDS_MAX
         try:

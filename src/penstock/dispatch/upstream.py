@@ -106,6 +106,11 @@ class UpstreamResponse:
         self.status = connection.status
         self.headers: Mapping[str, str] = connection.headers
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether all of it came, and was taken."""
+        return self._connection is None or self._connection.is_read
+
     def chunk(self) -> Coroutine[Any, Any, bytes]:
         """What has arrived; empty at the end. Raises UpstreamFault, UpstreamInvalid."""
         connection = self._connection
@@ -127,7 +132,7 @@ class UpstreamResponse:
         if self._connection is not None and self._connection.is_here:
             return self._connection.rest()
         whole = await self.chunk()
-        if self._connection is None or self._connection.is_read:
+        if self.has_ended:
             return whole
         pieces = bytearray(whole)
         while chunk := await self.chunk():

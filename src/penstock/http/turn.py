@@ -136,6 +136,7 @@ class Turn:
     def close(self) -> None:
         """End the connection under an unfinished answer."""
         transport = self._connection.transport
+        self._send_head()
         if self._left is None:
             # The end of the connection would be the good end: only a reset tells of a break.
             transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, _RESET)
@@ -174,8 +175,13 @@ class Turn:
             b"" if self.keeps_alive else _CLOSE,
         )
         if length is None and not self.is_gone:
-            self._connection.transport.write(self._head)
-            self._head = b""
+            # It goes with the first piece, where that comes in this turn of the loop.
+            self._connection.loop.call_soon(self._send_head)
+
+    def _send_head(self) -> None:
+        head, self._head = self._head, b""
+        if head and not self.is_gone:
+            self._connection.transport.write(head)
 
     @property
     def is_full(self) -> bool:
