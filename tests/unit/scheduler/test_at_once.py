@@ -107,12 +107,10 @@ def test_it_does_not_pass_what_comes_in_the_same_moment(world_type):
     assert [urgent.unit_id] == [grant.unit_id for grant in decisions.grants]
 
 
-@pytest.mark.parametrize("in_line", [False, True])
-def test_a_class_that_went_without_for_long_leaves_no_reserve(world_type, monkeypatch, in_line):
-    if in_line:
-        monkeypatch.setattr(Domain, "grant_at_once", lambda *_: None)
-    world = world_type(world_type.plan(rpm=60, burst_seconds=10, classes=CLASSES))
-    world.tick(Limited("one", 10.0, LimitName.RPM))
+def _go_without(world, *deployments):
+    """Batch waits in vain for as long as it takes to push, and urgent calls leave little room."""
+    for name in deployments:
+        world.tick(Limited(name, 10.0, LimitName.RPM))
     waited = world.unit("batch")
     world.submit(waited)
     world.run(until=9.0)
@@ -120,6 +118,14 @@ def test_a_class_that_went_without_for_long_leaves_no_reserve(world_type, monkey
     world.run(until=20.0)
     for _ in range(4):
         world.submit(world.unit("interactive"))
+
+
+@pytest.mark.parametrize("in_line", [False, True])
+def test_a_class_that_went_without_for_long_leaves_no_reserve(world_type, monkeypatch, in_line):
+    if in_line:
+        monkeypatch.setattr(Domain, "grant_at_once", lambda *_: None)
+    world = world_type(world_type.plan(rpm=60, burst_seconds=10, classes=CLASSES))
+    _go_without(world, "one")
 
     decisions = world.submit(world.unit("batch"))
 
@@ -159,15 +165,7 @@ def test_a_class_that_may_push_leaves_no_reserve_where_it_is_cheaper(
     plan = world_type.plan(rpm=60, burst_seconds=10, classes=CLASSES)
     dear = DeploymentPlan("dear", ("m",), LimitsPlan({LimitName.RPM: 60.0}, None, 10), cost=9.0)
     world = world_type(msgspec.structs.replace(plan, deployments=(*plan.deployments, dear)))
-    for name in ("one", "dear"):
-        world.tick(Limited(name, 10.0, LimitName.RPM))
-    waited = world.unit("batch")
-    world.submit(waited)
-    world.run(until=9.0)
-    world.tick(Cancelled(waited.unit_id))
-    world.run(until=20.0)
-    for _ in range(4):
-        world.submit(world.unit("interactive"))
+    _go_without(world, "one", "dear")
 
     decisions = world.submit(world.unit("batch"))
 
