@@ -17,7 +17,7 @@ from penstock.http.auth import Principal
 from penstock.http.exchange import Exchange
 from penstock.store.budgets import Budgets, Reservation
 from penstock.store.ledger import CallRow, Ledger
-from penstock.units import Grant, Outcome, Unit, Usage
+from penstock.units import CANCELLED_SENT, Grant, Outcome, Unit, Usage
 
 TOKENS_MAX: Final = 10**9
 NANO_DOLLARS_MAX: Final = 10**15
@@ -134,8 +134,8 @@ class Account:
     def close(self, outcome: Outcome) -> None:
         """It has ended: so its row is complete."""
         row = self.row
-        row.outcome = outcome.value
-        if outcome is Outcome.CANCELLED_SENT and not row.tokens_input:
+        row.outcome = str(outcome)
+        if outcome is CANCELLED_SENT and not row.tokens_input:
             # The provider was at work on it; hanging up is no way around a budget.
             self.used(Usage(row.tokens_input_estimated))
         if self._granted_at is not None:

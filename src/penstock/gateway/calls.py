@@ -29,10 +29,19 @@ from penstock.http.exchange import Exchange
 from penstock.http.urgency import Urgency, body_seconds, urgency
 from penstock.limits.pool import Pool
 from penstock.providers import responses
-from penstock.providers.base import Endpoint, ParsedCall
+from penstock.providers.base import CHAT, RESPONSES, Endpoint, ParsedCall
 from penstock.providers.estimate import Estimator, Forecast
 from penstock.providers.registry import READERS
-from penstock.units import Grant, Outcome, RunPlace, Unit, Usage
+from penstock.units import (
+    CANCELLED_SENT,
+    CANCELLED_WAITING,
+    SUCCESS,
+    Grant,
+    Outcome,
+    RunPlace,
+    Unit,
+    Usage,
+)
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -119,7 +128,7 @@ class GatewayCalls:
         is_large = len(body) >= LARGE_BYTES
         parse = partial(READERS[endpoint].parse, endpoint, body)
         call = await self._large.run(parse) if is_large else parse()
-        if self._chains and endpoint is Endpoint.CHAT and call.model.startswith(CHAIN_PREFIX):
+        if self._chains and endpoint is CHAT and call.model.startswith(CHAIN_PREFIX):
             exchange.at_end = None  # a run is no call; those that it makes leave rows
             return await self._chains.complete(exchange, call)
         check_model(caller.principal, call.model)
@@ -170,7 +179,7 @@ class GatewayCalls:
             await exchange.respond(200, whole)
         else:
             await exchange.finish()
-        return Outcome.SUCCESS
+        return SUCCESS
 
     def _wish(self, exchange: Exchange, caller: Caller, call: ParsedCall, now: float) -> Urgency:
         """Class and deadline; what runs in the background is batch work, and has all the time."""
@@ -294,12 +303,12 @@ class GatewayCalls:
         """A whole answer's body; a stream is passed on up to its end, and gives None."""
 
         def note_grant(grant: Grant) -> None:
-            exchange.outcome_if_gone = Outcome.CANCELLED_SENT
+            exchange.outcome_if_gone = CANCELLED_SENT
             _note_grant(exchange, grant)
             asked.account.granted(grant)
 
         def note_return() -> None:
-            exchange.outcome_if_gone = Outcome.CANCELLED_WAITING
+            exchange.outcome_if_gone = CANCELLED_WAITING
 
         def learn(usage: Usage) -> None:
             answered = call if model == call.model else msgspec.structs.replace(call, model=model)
@@ -364,7 +373,7 @@ class GatewayCalls:
 
     def _keep(self, asked: Asked, answer: Answer) -> None:
         """Remember whose response this is: a later one may continue it."""
-        if asked.call.endpoint is not Endpoint.RESPONSES:
+        if asked.call.endpoint is not RESPONSES:
             return
         named = answer.response_id
         if answer.body is not None:

@@ -33,11 +33,14 @@ from penstock.http.hosts import HostRule
 from penstock.http.line import Scope
 from penstock.telemetry.logs import REQUEST_LOGGER, log_facts
 from penstock.telemetry.metrics import Metrics
-from penstock.units import Outcome
+from penstock.units import SUCCESS, Outcome
 
 __all__ = ["Access", "Desk", "Door", "DoorBodies", "ErrorShape", "Handler", "while_connected"]
 
 Handler: TypeAlias = Callable[[Exchange], Awaitable[Outcome]]
+
+_UNKNOWN = Outcome.INTERNAL
+"""Until it is known how a request ended."""
 
 _log = logging.getLogger("penstock.http")
 _request_log = logging.getLogger(REQUEST_LOGGER)
@@ -49,6 +52,9 @@ class Access(Enum):
     PUBLIC = auto()  # anyone: health, and pages that hold no data
     KEY = auto()  # any known key
     ADMIN = auto()  # a key with ``admin = true``
+
+
+_PUBLIC, _KEY, _ADMIN = Access
 
 
 class Desk:
@@ -113,7 +119,7 @@ class Door:
         """Answer one request, whatever happens in it."""
         began = time.perf_counter()
         exchange = Exchange(scope, self._desk.server, self._desk.bodies)
-        outcome = Outcome.INTERNAL
+        outcome = _UNKNOWN
         try:
             outcome = await self._answer(exchange)
         except ClientGone:
@@ -149,7 +155,7 @@ class Door:
         return outcome
 
     def _admit(self, exchange: Exchange) -> None:
-        if self.access is Access.PUBLIC:
+        if self.access is _PUBLIC:
             return
         authenticator = self._desk.authenticator
         if exchange.inside is not None:
@@ -158,10 +164,10 @@ class Door:
             exchange.principal = self._principal(exchange.head, authenticator)
         exchange.facts["key"] = exchange.principal.key_id
         exchange.facts["tenant"] = exchange.principal.tenant
-        is_outside = exchange.inside is None and self.access is Access.KEY
+        is_outside = exchange.inside is None and self.access is _KEY
         if is_outside and DELEGATION_HEADER in exchange.headers:
             delegate(exchange, authenticator)
-        if self.access is Access.ADMIN and not exchange.principal.admin:
+        if self.access is _ADMIN and not exchange.principal.admin:
             raise Forbidden("This needs a key with 'admin = true'.")
 
     def _principal(self, head: Head, authenticator: Authenticator) -> Principal:
@@ -200,7 +206,7 @@ class Door:
             tenant=str(facts.get("tenant", "")),
             chain=str(facts.get("chain", "")),
         )
-        quiet = outcome is Outcome.SUCCESS and not self._logged
+        quiet = outcome is SUCCESS and not self._logged
         if quiet or not _request_log.isEnabledFor(logging.INFO):
             return
         line = {

@@ -27,7 +27,7 @@ from penstock.errors import (
 from penstock.http.auth import Principal
 from penstock.http.head import Head
 from penstock.http.line import HangUp, Line, Message, Scope
-from penstock.units import Outcome
+from penstock.units import CANCELLED_WAITING, Outcome
 
 _T = TypeVar("_T")
 
@@ -167,7 +167,7 @@ class Exchange:
         self.path_params: Mapping[str, str] = scope.get("path_params") or {}
         self.response_headers: dict[str, str] = {}
         self.facts: dict[str, object] = {}
-        self.outcome_if_gone = Outcome.CANCELLED_WAITING
+        self.outcome_if_gone = CANCELLED_WAITING
         self.at_end: Callable[[Outcome], None] | None = None
         self.status: int | None = None
         self.started = False

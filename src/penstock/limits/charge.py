@@ -24,13 +24,15 @@ from penstock.units import (
 def admission_amounts(model: ChargeModel, estimate: Estimate) -> Amounts:
     """What to reserve for a unit before it is sent."""
     tokens_input, tokens_output = estimate.tokens_input, estimate.tokens_output
-    if model.output_at_admission == "none":
+    output = model.output_at_admission
+    if output == "none":
         total = tokens_input + tokens_output
     else:
-        charged_output = estimate.tokens_output_max or 0
-        total = tokens_input + charged_output
-        if model.output_at_admission == "maximum":
-            total = max(tokens_input, charged_output)
+        total = estimate.tokens_output_max or 0
+        if output != "maximum":
+            total += tokens_input
+        elif total < tokens_input:
+            total = tokens_input
     return {
         RPM: 1,
         RPD: 1,
@@ -49,9 +51,7 @@ def settled_amounts(model: ChargeModel, reserved: Amounts, usage: Usage) -> Amou
     """
     cached = usage.tokens_input_cached if model.cached_input_is_free else 0
     tokens_input = max(0, usage.tokens_input - cached)
-    settled = dict(reserved)
-    settled[CONCURRENCY] = 0
-    settled[OTPM] = usage.tokens_output
+    settled = {**reserved, CONCURRENCY: 0, OTPM: usage.tokens_output}
     if model.settles_input:
         settled[ITPM] = tokens_input
         settled[TPM] = settled[TPD] = tokens_input + usage.tokens_output

@@ -32,7 +32,7 @@ from collections import OrderedDict
 
 import msgspec
 
-from penstock.providers.base import Endpoint, ParsedCall
+from penstock.providers.base import COUNT_TOKENS, EMBEDDINGS, ParsedCall
 from penstock.units import Estimate, Usage
 
 ROUTES_MAX = 10_000
@@ -105,12 +105,12 @@ class Estimator:
 
     def estimate(self, call: ParsedCall, route: str) -> Forecast:
         """What the call is expected to use. ``route`` is its chain's or its tenant's name."""
-        if call.endpoint is Endpoint.COUNT_TOKENS:
+        if call.endpoint is COUNT_TOKENS:
             return Forecast(tokens_input=0, tokens_output=0, tokens_output_max=0)
         known = self._experiences.get((call.model, route)) or _Experience()
         uncorrected = tokens_of_call(call)
         output_max = call.tokens_output_max
-        if call.endpoint is Endpoint.EMBEDDINGS:
+        if call.endpoint is EMBEDDINGS:
             output, output_max = 0.0, 0
         else:
             output = known.tokens_output
@@ -135,18 +135,21 @@ class Estimator:
             moved = known.correction_log + _LEARNING_RATE * _clamp(step, _STEP_LOG_MAX)
             known.correction_log = _clamp(moved, _CORRECTION_LOG_MAX)
         if usage.tokens_output > 0:
+            expected = known.tokens_output
             produced = min(usage.tokens_output, _TOKENS_MAX) / call.choices
-            low, high = 1 / _STEP_RATIO_MAX, _STEP_RATIO_MAX
-            produced = min(max(produced, known.tokens_output * low), known.tokens_output * high)
-            known.tokens_output += _LEARNING_RATE * (produced - known.tokens_output)
+            if not expected / _STEP_RATIO_MAX <= produced <= expected * _STEP_RATIO_MAX:
+                more = produced > expected
+                produced = expected * _STEP_RATIO_MAX if more else expected / _STEP_RATIO_MAX
+            known.tokens_output = expected + _LEARNING_RATE * (produced - expected)
 
     def _remember(self, key: tuple[str, str]) -> _Experience:
         known = self._experiences.get(key)
         if known is None:
             known = self._experiences[key] = _Experience()
-        self._experiences.move_to_end(key)
-        if len(self._experiences) > self._routes_max:
-            self._experiences.popitem(last=False)
+            if len(self._experiences) > self._routes_max:
+                self._experiences.popitem(last=False)
+        else:
+            self._experiences.move_to_end(key)
         return known
 
 
@@ -165,31 +168,33 @@ def tokens_of_json(raw: bytes) -> float:
 
     An array of numbers alone is a prompt that is already cut into tokens.
     """
-    if b'"' not in raw:
+    if raw.find(b'"') < 0:  # `in` would first take what it looks for for a number
         return float(raw.count(b",") + 1)
     types = raw.count(b'"type"')
     # An image or a file is a part of a message, and each of those says its type.
     text, media = _without_media(raw) if types else (raw, 0)
     roles = text.count(b'"role"')
     # The names of a message's fields are in every message: _TOKENS_PER_MESSAGE has them.
-    tokens = -(roles + types) * _ROLE_WEIGHT
-    tokens -= text.count(b'"content"') * _CONTENT_WEIGHT
+    tokens = -roles * _NAMES_WEIGHT - types * _TYPE_WEIGHT
     length = len(text)
     for kind, weight in _ASCII_WEIGHTS if text.isascii() else _WEIGHTS:
         # What was counted is taken away, so that most passes see little of the text.
         text = text.translate(None, kind)
         left = len(text)
         tokens += weight * (length - left)
+        if not left:
+            break
         length = left
-    return max(tokens, 0.0) + roles * _TOKENS_PER_MESSAGE + media * TOKENS_PER_MEDIUM
+    tokens = tokens if tokens > 0 else 0.0
+    return tokens + roles * _TOKENS_PER_MESSAGE + media * TOKENS_PER_MEDIUM
 
 
 def _weight(text: bytes) -> float:
     return sum(weight * sum(byte in kind for byte in text) for kind, weight in _WEIGHTS)
 
 
-_ROLE_WEIGHT = _weight(b'"role"')
-_CONTENT_WEIGHT = _weight(b'"content"')
+_NAMES_WEIGHT = _weight(b'"role""content"')
+_TYPE_WEIGHT = _weight(b'"type"')
 
 
 def _without_media(raw: bytes) -> tuple[bytes, int]:
@@ -219,8 +224,12 @@ def _without_media(raw: bytes) -> tuple[bytes, int]:
 
 
 def _bounded(tokens: float) -> int:
-    return max(1, min(_TOKENS_MAX, math.ceil(tokens)))
+    if tokens <= 1:
+        return 1
+    return math.ceil(tokens) if tokens < _TOKENS_MAX else _TOKENS_MAX
 
 
 def _clamp(value: float, bound: float) -> float:
-    return max(-bound, min(bound, value))
+    if value > bound:
+        return bound
+    return value if value > -bound else -bound

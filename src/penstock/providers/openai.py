@@ -23,6 +23,7 @@ out again.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Annotated, Any
 
 import msgspec
@@ -32,6 +33,10 @@ from penstock import __version__
 from penstock.errors import UpstreamInvalid
 from penstock.providers import control, responses
 from penstock.providers.base import (
+    CHAT,
+    COMPLETIONS,
+    EMBEDDINGS,
+    RESPONSES,
     Endpoint,
     Failure,
     FailureKind,
@@ -60,6 +65,18 @@ _CONTROL = frozenset(
         "background_options",
     }
 )  # fmt: skip
+_PROMPTS = {
+    CHAT: ("messages", b"[", "an array of messages"),
+    COMPLETIONS: ("prompt", b'"[', "a string or an array"),
+    EMBEDDINGS: ("input", b'"[', "a string or an array"),
+}
+"""Where the prompt of an endpoint stands, how its JSON may begin, and the rule in words."""
+_HEADERS = {
+    "content-type": "application/json",
+    "accept": "application/json, text/event-stream",
+    "accept-encoding": "identity",
+    "user-agent": f"penstock/{__version__}",
+}
 _NO_QUOTA = frozenset(
     {"insufficient_quota", "billing_not_active", "billing_hard_limit_reached", "access_terminated"}
 )
@@ -124,7 +141,7 @@ class OpenAIAdapter:
     kind: str = "openai"
     wire: str = "openai"
     endpoints: frozenset[Endpoint] = frozenset(
-        {Endpoint.CHAT, Endpoint.COMPLETIONS, Endpoint.EMBEDDINGS, Endpoint.RESPONSES}
+        (CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES)
     )
     charge: ChargeModel = ChargeModel(output_at_admission="maximum")
     limit_headers: tuple[tuple[LimitName, str], ...] = (
@@ -147,22 +164,18 @@ class OpenAIAdapter:
         version: str | None,  # noqa: ARG002 - the contract; Azure's
     ) -> str:
         """Where to send a call; ``base_url`` ends where the calls begin (``https://host/v1``)."""
-        return base_url + endpoint.value.removeprefix("/v1")
+        return base_url + endpoint.removeprefix("/v1")
 
     def parse(self, endpoint: Endpoint, body: bytes) -> ParsedCall:
         """Read the control fields. Raises InvalidRequest naming the field and the rule."""
-        if endpoint is Endpoint.RESPONSES:
+        if endpoint is RESPONSES:
             return responses.parse(body)
         fields = split_fields(body, _CONTROL)
         model = control.read_model(fields)
-        if endpoint is Endpoint.EMBEDDINGS:
-            require_kind(fields, "input", b'"[', "a string or an array")
+        require_kind(fields, *_PROMPTS[endpoint])
+        if endpoint is EMBEDDINGS:
             call = ParsedCall(endpoint, model, stream=False, body=body, fields=fields)
             return control.with_wishes(call)
-        if endpoint is Endpoint.COMPLETIONS:
-            require_kind(fields, "prompt", b'"[', "a string or an array")
-        else:
-            require_kind(fields, "messages", b"[", "an array of messages")
         options: _StreamOptions | None = read_field(
             fields,
             "stream_options",
@@ -176,7 +189,7 @@ class OpenAIAdapter:
             body=body,
             fields=fields,
             tokens_output_max=_tokens_output_max(fields),
-            choices=max(control.read_choices(fields), control.read_choices(fields, "best_of")),
+            choices=_choices(fields),
             include_usage=bool(options and options.include_usage),
         )
         return control.with_wishes(call)
@@ -184,7 +197,7 @@ class OpenAIAdapter:
     def upstream_body(self, call: ParsedCall, model: str) -> bytes:
         """The body to send: the same bytes where nothing must change."""
         changed: dict[str, bytes] = {}
-        if call.endpoint is Endpoint.RESPONSES:
+        if call.endpoint is RESPONSES:
             changed |= responses.changes(call)
         elif call.stream and not call.include_usage:
             changed["stream_options"] = _with_usage(call.fields)
@@ -194,29 +207,21 @@ class OpenAIAdapter:
         self,
         headers: Mapping[str, str],  # noqa: ARG002 - the contract; this kind passes none on
         key: str | None,
-    ) -> dict[str, str]:
+    ) -> Mapping[str, str]:
         """Headers from scratch: nothing of the caller's goes to the provider."""
-        built = {
-            "content-type": "application/json",
-            "accept": "application/json, text/event-stream",
-            "accept-encoding": "identity",
-            "user-agent": f"penstock/{__version__}",
-        }
-        if key is not None:
-            built.update(self._key_header(key))
-        return built
+        return _HEADERS if key is None else _HEADERS | self._key_header(key)
 
     def _key_header(self, key: str) -> dict[str, str]:
         return {"authorization": f"Bearer {key}"}
 
     def usage(self, call: ParsedCall, body: bytes) -> Usage | None:
         """What a whole answer reports. Raises UpstreamInvalid for an answer that is none."""
-        if call.endpoint is Endpoint.RESPONSES:
+        if call.endpoint is RESPONSES:
             return responses.usage(body)
         answer = _decode_answer(body)
-        items = answer.data if call.endpoint is Endpoint.EMBEDDINGS else answer.choices
+        items = answer.data if call.endpoint is EMBEDDINGS else answer.choices
         if not has_items(items):
-            missing = "data" if call.endpoint is Endpoint.EMBEDDINGS else "choices"
+            missing = "data" if call.endpoint is EMBEDDINGS else "choices"
             raise UpstreamInvalid(f"The provider's answer has no {missing}.")
         return _read_usage(answer.usage, answer.service_tier)
 
@@ -229,7 +234,7 @@ class OpenAIAdapter:
 
     def stream_reader(self, call: ParsedCall) -> StreamReader:
         """A reader for one streamed answer."""
-        if call.endpoint is Endpoint.RESPONSES:
+        if call.endpoint is RESPONSES:
             return responses.ResponsesReader(self.classify_error)
         return OpenAIStreamReader(self.classify_error, hide_usage=not call.include_usage)
 
@@ -241,10 +246,11 @@ class OpenAIAdapter:
         """What ``x-ratelimit-*`` says; values of no known form are absent."""
         readings = []
         for limit, name in self.limit_headers:
-            capacity = parse_amount(headers.get(f"x-ratelimit-limit-{name}")) or None
-            remaining = parse_amount(headers.get(f"x-ratelimit-remaining-{name}"))
+            limit_header, remaining_header, reset_header = _rate_headers(name)
+            capacity = parse_amount(headers.get(limit_header)) or None
+            remaining = parse_amount(headers.get(remaining_header))
             if capacity is not None or remaining is not None:
-                reset_seconds = parse_duration(headers.get(f"x-ratelimit-reset-{name}"))
+                reset_seconds = parse_duration(headers.get(reset_header))
                 readings.append(LimitReading(limit, capacity, remaining, reset_seconds))
         return readings
 
@@ -319,6 +325,17 @@ class OpenAIStreamReader(EventReader):
 
     def _trimmed(self, passed: bytes) -> bytes:
         return passed.replace(b',"usage":null', b"") if self._hide_usage else passed
+
+
+@cache
+def _rate_headers(name: str) -> tuple[str, str, str]:
+    """What a provider says of one limit: how much it is, what is left, when it is full again."""
+    return f"x-ratelimit-limit-{name}", f"x-ratelimit-remaining-{name}", f"x-ratelimit-reset-{name}"
+
+
+def _choices(fields: Mapping[str, msgspec.Raw]) -> int:
+    asked = control.read_choices(fields)
+    return max(asked, control.read_choices(fields, "best_of")) if "best_of" in fields else asked
 
 
 def _tokens_output_max(fields: Mapping[str, msgspec.Raw]) -> int | None:

@@ -73,9 +73,7 @@ class Counter(msgspec.Struct):
     reserved_nano_dollars: int = 0
 
     def move_to(self, day: int) -> None:
-        """Begin a new day, and a new month where one has begun."""
-        if day <= self.day:
-            return
+        """Begin a later day, and a new month where one has begun."""
         month = month_of(day)
         self.spent_before = self.spent_month if month == self.month else Spent()
         self.day, self.month, self.spent_day = day, month, Spent()
@@ -172,7 +170,8 @@ class Budgets:
         today, arrived = day_of(self._wall()), day_of(row.arrived_at)
         spent = Spent(1, row.tokens_input + row.tokens_output, row.nano_dollars or 0)
         for counter in reservation.counters:
-            counter.move_to(today)
+            if counter.day < today:
+                counter.move_to(today)
             if arrived == counter.day:
                 _add(counter.spent_day, spent)
             elif month_of(arrived) == counter.month:
@@ -187,7 +186,9 @@ class Budgets:
         counter = self._counters.get(scope)
         if counter is None:
             counter = self._counters[scope] = Counter()
-        counter.move_to(day_of(self._wall()) if today is None else today)
+        today = day_of(self._wall()) if today is None else today
+        if counter.day < today:
+            counter.move_to(today)
         return counter
 
     def _exceeded(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
@@ -57,25 +58,25 @@ class HistogramFamily(Collector):
         self._name = name
         self._text = text
         self._bounds = [*map(float, bounds), math.inf]
-        self._rows: dict[Labels, tuple[list[int], list[float]]] = {}
+        self._rows: dict[Labels, list[float]] = {}
         registry.register(self)
 
     def observe(self, labels: Labels, value: float) -> None:
         """One value more."""
         row = self._rows.get(labels)
         if row is None:
-            row = self._rows[labels] = ([0] * len(self._bounds), [0.0])
-        counts, total = row
-        counts[bisect_left(self._bounds, value)] += 1
-        total[0] += value
+            # A number for each bucket, and behind them the sum of all values.
+            row = self._rows[labels] = [0] * len(self._bounds) + [0.0]
+        row[bisect_left(self._bounds, value)] += 1
+        row[-1] += value
 
     def collect(self) -> Iterator[HistogramMetricFamily]:
         """What the registry shows: buckets hold all that is below their ends."""
         family = HistogramMetricFamily(self._name, self._text, labels=self.labelnames)
-        for labels, (counts, total) in list(self._rows.items()):
-            buckets, below = [], 0
-            for bound, count in zip(self._bounds, counts, strict=True):
-                below += count
-                buckets.append(("+Inf" if math.isinf(bound) else repr(bound), below))
-            family.add_metric(labels, buckets, total[0])
+        for labels, (*counts, total) in list(self._rows.items()):
+            buckets = [
+                ("+Inf" if math.isinf(bound) else repr(bound), below)
+                for bound, below in zip(self._bounds, accumulate(counts), strict=True)
+            ]
+            family.add_metric(labels, buckets, total)
         yield family

@@ -11,7 +11,7 @@ count into each other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import Final, TypeVar
 
@@ -29,6 +29,10 @@ OTHER: Final = "other"
 _WAIT_BUCKETS: Final = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 _TIME_BUCKETS: Final = (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
+
+_STATUS_CLASSES: Final[Mapping[int | None, str]] = {
+    status: f"{status // 100}xx" for status in range(100, 600)
+}
 
 _Metric = TypeVar("_Metric", bound=MetricWrapperBase)
 
@@ -185,7 +189,7 @@ class Metrics:
         self._requests.add(
             (
                 door,
-                outcome.value,
+                str(outcome),
                 known.get(class_name, OTHER) if class_name else "",
                 known.get(tenant, OTHER) if tenant else "",
                 known.get(chain, OTHER) if chain else "",
@@ -208,8 +212,7 @@ class Metrics:
     def upstream_answer(self, deployment: str, status: int | None) -> None:
         """A provider answered with that status; None when it did not answer at all."""
         name = self._known.get(deployment, OTHER)
-        known = status is not None and 100 <= status < 600
-        self._answers.add((name, f"{status // 100}xx" if known and status else "none"))
+        self._answers.add((name, _STATUS_CLASSES.get(status, "none")))
         if status == 429:
             self._answers_429.add((name,))
 
