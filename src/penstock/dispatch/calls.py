@@ -4,7 +4,8 @@
 ``retries`` allows, until the first byte of a good answer is here: nothing has reached the
 caller before, so nothing is sent twice to it. Whatever then happens (the end, a hang-up, a
 break, an error of ours), the reservation is settled exactly once, by the end of one context
-manager (a class: ``contextlib``'s costs several times as much).
+manager (a class: ``contextlib``'s costs several times as much; no asynchronous one: nothing is
+waited for at its end).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 import msgspec
 
@@ -260,6 +261,19 @@ class StreamedAnswer(Answer):
             return b""
 
 
+class Watcher(Protocol):
+    """Is told how a call gets on."""
+
+    def granted(self, grant: Grant) -> None:
+        """It will be sent now; told of each attempt."""
+
+    def returned(self) -> None:
+        """An attempt has failed, and it waits again."""
+
+    def used(self, usage: Usage) -> None:
+        """What a complete answer used, where the provider reported it."""
+
+
 class Calls:
     """Carries calls to the deployments. ``wall`` gives Unix time, for reset dates in headers."""
 
@@ -276,23 +290,14 @@ class Calls:
         self._metrics = metrics
         self._wall = wall
 
-    async def begin(
-        self,
-        unit: Unit,
-        call: ParsedCall,
-        headers: Mapping[str, str],
-        on_grant: Callable[[Grant], None],
-        on_return: Callable[[], None],
-        *,
-        gives_way: bool,
-    ) -> Answer:
-        """The first good answer, after as many attempts as it takes; ``end`` must follow."""
-        dispatcher = self.dispatcher
+    async def begin(self, opened: OpenCall) -> Answer:
+        """The first good answer, after as many attempts as it takes."""
+        dispatcher, unit, gives_way = self.dispatcher, opened.unit, opened.gives_way
         grant = await dispatcher.grant(unit, gives_way=gives_way)
         while True:
             try:
-                on_grant(grant)
-                return await self._attempt(unit, grant, call, headers)
+                opened.watcher.granted(grant)
+                return await self._attempt(opened, grant)
             except AttemptFailed as failed:
                 requeue = self._goes_back(failed.failure.kind, unit, grant, gives_way=gives_way)
                 events = _aftermath(failed, unit, grant, requeue=requeue)
@@ -300,7 +305,7 @@ class Calls:
                     for event in events:
                         dispatcher.post(event)
                     raise failed.error from None
-                on_return()
+                opened.watcher.returned()
                 grant = await dispatcher.grant_again(events, unit, gives_way=gives_way)
             except asyncio.CancelledError:
                 dispatcher.post(Cancelled(unit.unit_id, was_sent=True))
@@ -319,9 +324,7 @@ class Calls:
             return False
         return may_retry(kind, grant.attempt)
 
-    async def _attempt(
-        self, unit: Unit, grant: Grant, call: ParsedCall, headers: Mapping[str, str]
-    ) -> Answer:
+    async def _attempt(self, opened: OpenCall, grant: Grant) -> Answer:
         """Send once. Raises AttemptFailed, or UpstreamInvalid for what waiting cannot mend."""
         target = self.targets.get(grant.deployment)
         if target is None:
@@ -330,7 +333,7 @@ class Calls:
             raise AttemptFailed(Failure(FailureKind.UNAVAILABLE), error, was_sent=False)
         clock = self.dispatcher.clock
         sent_at = clock()
-        response = await self._send(target, call, headers)
+        response = await self._send(target, opened.call, opened.headers)
         self._metrics.upstream_answer(target.deployment, response.status)
         readings = tuple(target.adapter.limit_readings(response.headers, self._wall()))
         # The ledger knows this call by the moment of its grant.
@@ -341,14 +344,14 @@ class Calls:
         try:
             if response.status != 200 or not _is_plain(response):
                 await _refuse(target, response)
-            answer = await _begin(target, call, unit, grant, response)
+            answer = await _begin(target, opened.call, opened.unit, grant, response)
         except BaseException as error:
             response.release(is_complete=False)
             if isinstance(error, AttemptFailed) and response.status != 200:
                 error.observed = observed
             raise
         self._metrics.first_byte(target.deployment, clock() - sent_at)
-        answer.tier_sent = _sent_tier(target, call)
+        answer.tier_sent = _sent_tier(target, opened.call)
         return answer
 
     async def _send(
@@ -369,9 +372,7 @@ class Calls:
             _log.warning("%s: %s", target.deployment, fault.reason)
             raise _failed(fault) from None
 
-    def end(
-        self, unit: Unit, answer: Answer, on_usage: Callable[[Usage], None], *, broke_off: bool
-    ) -> None:
+    def end(self, unit: Unit, answer: Answer, watcher: Watcher, *, broke_off: bool) -> None:
         """Settle, first of all: nothing that fails after it can leave a reservation behind."""
         if broke_off:
             failure = consequence(Failure(FailureKind.UNAVAILABLE), answer.grant.deployment)
@@ -385,67 +386,60 @@ class Calls:
         self._metrics.tokens(answer.grant.deployment, usage)
         self._metrics.unit_waited(unit.class_name, answer.grant.wait_seconds)
         if answer.is_complete and answer.reported is not None:
-            on_usage(usage)
+            watcher.used(usage)
 
 
 class OpenCall:
-    """A call from its submission to its settlement: ``async with OpenCall(...) as answer``.
+    """A call from its submission to its settlement: ``with OpenCall(...) as opened``.
 
-    It waits, sends, and gives the answer; it settles when the block is left, however it is left.
-    ``headers`` are the caller's. ``on_grant`` is told of every grant before it is used,
-    ``on_return`` that an attempt has failed and the unit waits again, ``on_usage`` what a
-    complete answer used where the provider reported it. ``gives_way`` says that another
-    model can be asked instead, so that an outage is not waited for. Raises CallError.
+    ``await opened.begin()`` waits, sends, and gives the answer; it is settled when the block is
+    left, however it is left. ``headers`` are the caller's. ``gives_way`` says that another model
+    can be asked instead, so that an outage is not waited for.
     """
 
-    __slots__ = ("_answer", "_call", "_calls", "_gives_way", "_headers", "_on_grant",
-                 "_on_return", "_on_usage", "_unit")  # fmt: skip
+    __slots__ = ("_answer", "_calls", "call", "gives_way", "headers", "unit", "watcher")
 
-    def __init__(  # noqa: PLR0913 - what a call is, and who is told of it
+    def __init__(
         self,
         calls: Calls,
         unit: Unit,
         call: ParsedCall,
         headers: Mapping[str, str],
+        watcher: Watcher,
         *,
-        on_grant: Callable[[Grant], None],
-        on_return: Callable[[], None],
-        on_usage: Callable[[Usage], None],
         gives_way: bool = False,
     ) -> None:
         self._calls = calls
-        self._unit = unit
-        self._call = call
-        self._headers = headers
-        self._on_grant = on_grant
-        self._on_return = on_return
-        self._on_usage = on_usage
-        self._gives_way = gives_way
+        self._answer: Answer | None = None
+        self.unit = unit
+        self.call = call
+        self.headers = headers
+        self.watcher = watcher
+        self.gives_way = gives_way
 
-    async def __aenter__(self) -> Answer:
-        """Wait and send."""
-        self._answer = await self._calls.begin(
-            self._unit,
-            self._call,
-            self._headers,
-            self._on_grant,
-            self._on_return,
-            gives_way=self._gives_way,
-        )
-        return self._answer
+    def __enter__(self) -> OpenCall:
+        return self
 
-    async def __aexit__(
+    async def begin(self) -> Answer:
+        """Wait and send. Raises CallError."""
+        self._answer = answer = await self._calls.begin(self)
+        return answer
+
+    def __exit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
         """Settle, and give the connection back or cut it."""
+        answer = self._answer
+        if answer is None:
+            return
         broke_off = isinstance(error, UpstreamUnavailable)
         try:
-            self._calls.end(self._unit, self._answer, self._on_usage, broke_off=broke_off)
+            self._calls.end(self.unit, answer, self.watcher, broke_off=broke_off)
         finally:
-            self._answer.close()
+            answer.close()
 
 
 def _is_outage(kind: FailureKind, attempt: int) -> bool:

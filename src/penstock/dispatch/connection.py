@@ -146,7 +146,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def time_out(self) -> None:
         """The silence was too long. Where nothing is awaited it is the caller who is slow."""
-        if self._awaited is None:
+        if self._awaited is None or self._awaited.done():
             return
         self._fail(
             UpstreamFault(
@@ -167,14 +167,18 @@ class Connection(asyncio.BufferedProtocol):
             raise UpstreamFault("closed meanwhile", was_sent=False, is_stale=True)
         self._transport.write(request)
         while not self._has_head:
-            await self._more()
+            if self._failure is not None:
+                raise self._failure
+            await self._news()
 
     async def chunk(self) -> bytes:
         """What has arrived of the body; empty at its end. Raises UpstreamFault, UpstreamInvalid."""
         while not self._held:
             if self._is_complete:
                 return b""
-            await self._more()
+            if self._failure is not None:
+                raise self._failure
+            await self._news()
         if len(self._held) <= READ_BYTES_MAX:
             piece = self.rest()
         else:
@@ -203,7 +207,7 @@ class Connection(asyncio.BufferedProtocol):
             return
         self._sink, self._idle_seconds, self._ends_at = sink, idle_seconds, ends_at
         try:
-            await self._woken()
+            await self._news()
         finally:
             self._sink = None
         if self._sink_error is not None:
@@ -220,23 +224,15 @@ class Connection(asyncio.BufferedProtocol):
             self._sink = None
             self._wake()
 
-    async def _more(self) -> None:
-        """Wait until something has happened. Raises what went wrong."""
-        if self._failure is None:
-            await self._woken()
-        if self._failure is not None and not self._held:
-            raise self._failure
-
-    async def _woken(self) -> None:
+    def _news(self) -> asyncio.Future[None]:
+        """Done when something has happened."""
         self._awaited = self._loop.create_future()
-        try:
-            await self._awaited
-        finally:
-            self._awaited = None
+        return self._awaited
 
     def _wake(self) -> None:
-        if self._awaited is not None and not self._awaited.done():
-            self._awaited.set_result(None)
+        awaited, self._awaited = self._awaited, None
+        if awaited is not None and not awaited.done():
+            awaited.set_result(None)
 
     def _fail(self, failure: UpstreamFault | UpstreamInvalid) -> None:
         """The answer ends here; what came before it may still be read."""

@@ -301,36 +301,16 @@ class GatewayCalls:
         gives_way: bool = False,
     ) -> bytes | None:
         """A whole answer's body; a stream is passed on up to its end, and gives None."""
-
-        def note_grant(grant: Grant) -> None:
-            exchange.outcome_if_gone = CANCELLED_SENT
-            _note_grant(exchange, grant)
-            asked.account.granted(grant)
-
-        def note_return() -> None:
-            exchange.outcome_if_gone = CANCELLED_WAITING
-
-        def learn(usage: Usage) -> None:
-            answered = call if model == call.model else msgspec.structs.replace(call, model=model)
-            self._estimator.learn(answered, asked.caller.route, asked.forecast, usage)
-
         model = queue.partition("/")[2].partition(" ")[0]
         unit = self._unit(asked, queue)
         if notices is not None:
             notices.unit_id = unit.unit_id
         asked.account.submit(unit, model, asked.caller, call.service_tier)
         exchange.facts["model"] = queue.partition(" ")[0]
-        opened = OpenCall(
-            self._calls,
-            unit,
-            call,
-            exchange.headers,
-            on_grant=note_grant,
-            on_return=note_return,
-            on_usage=learn,
-            gives_way=gives_way,
-        )
-        async with opened as answer:
+        watcher = _Watcher(exchange, asked, call, model, self._estimator)
+        headers = exchange.headers
+        with OpenCall(self._calls, unit, call, headers, watcher, gives_way=gives_way) as opened:
+            answer = await opened.begin()
             begun.append(answer)
             exchange.response_headers["penstock-model"] = model
             if not exchange.started:
@@ -382,6 +362,46 @@ class GatewayCalls:
             self.kept.keep(asked.caller.principal.tenant, named, answer.grant.deployment)
 
 
+class _Watcher:
+    """Notes how a call gets on, and what it teaches."""
+
+    __slots__ = ("_asked", "_call", "_estimator", "_exchange", "_model")
+
+    def __init__(
+        self, exchange: Exchange, asked: Asked, call: ParsedCall, model: str, estimator: Estimator
+    ) -> None:
+        self._exchange = exchange
+        self._asked = asked
+        self._call = call
+        self._model = model
+        self._estimator = estimator
+
+    def granted(self, grant: Grant) -> None:
+        """It will be sent now."""
+        exchange = self._exchange
+        exchange.outcome_if_gone = CANCELLED_SENT
+        facts = exchange.facts
+        facts["deployment"] = grant.deployment.partition(" ")[0]
+        facts["wait_ms"] = round(grant.wait_seconds * 1000)
+        facts["attempt"] = grant.attempt
+        if grant.causes:
+            facts["wait_causes_ms"] = {
+                cause: round(seconds * 1000) for cause, seconds in grant.causes.items()
+            }
+        self._asked.account.granted(grant)
+
+    def returned(self) -> None:
+        """It waits again."""
+        self._exchange.outcome_if_gone = CANCELLED_WAITING
+
+    def used(self, usage: Usage) -> None:
+        """The next estimate of the kind is to be better."""
+        call, asked = self._call, self._asked
+        if call.model != self._model:
+            call = msgspec.structs.replace(call, model=self._model)
+        self._estimator.learn(call, asked.caller.route, asked.forecast, usage)
+
+
 async def _end_late(
     exchange: Exchange, error: CallError, endpoint: Endpoint, answer: Answer | None
 ) -> Outcome:
@@ -400,16 +420,6 @@ def _note_caller(exchange: Exchange, asked: Asked) -> None:
     if asked.caller.run is not None:
         run = asked.caller.run
         exchange.facts.update({"run": run.run_id, "chain": run.chain, "step": run.step})
-
-
-def _note_grant(exchange: Exchange, grant: Grant) -> None:
-    exchange.facts["deployment"] = grant.deployment.partition(" ")[0]
-    exchange.facts["wait_ms"] = round(grant.wait_seconds * 1000)
-    exchange.facts["attempt"] = grant.attempt
-    if grant.causes:
-        exchange.facts["wait_causes_ms"] = {
-            cause: round(seconds * 1000) for cause, seconds in grant.causes.items()
-        }
 
 
 def _note_times(exchange: Exchange, answer: Answer, now: float) -> None:

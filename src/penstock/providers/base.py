@@ -178,9 +178,7 @@ class Adapter(Protocol):
     def upstream_body(self, call: ParsedCall, model: str) -> bytes:
         """The body to send: the same bytes where nothing must change."""
 
-    def upstream_headers(
-        self, headers: Mapping[str, str], key: str | None
-    ) -> Mapping[str, str]:
+    def upstream_headers(self, headers: Mapping[str, str], key: str | None) -> Mapping[str, str]:
         """Headers to send, built from scratch; ``headers`` (lower-case) are the caller's."""
 
     def usage(self, call: ParsedCall, body: bytes) -> Usage | None:

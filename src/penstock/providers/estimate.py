@@ -232,4 +232,4 @@ def _bounded(tokens: float) -> int:
 def _clamp(value: float, bound: float) -> float:
     if value > bound:
         return bound
-    return value if value > -bound else -bound
+    return max(-bound, value)

@@ -140,9 +140,7 @@ class OpenAIAdapter:
 
     kind: str = "openai"
     wire: str = "openai"
-    endpoints: frozenset[Endpoint] = frozenset(
-        (CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES)
-    )
+    endpoints: frozenset[Endpoint] = frozenset((CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES))
     charge: ChargeModel = ChargeModel(output_at_admission="maximum")
     limit_headers: tuple[tuple[LimitName, str], ...] = (
         (LimitName.RPM, "requests"),

@@ -98,6 +98,7 @@ def test_what_was_accepted_survives_a_kill(start, fast_sandbox, poll):
     with client(first) as mine:
         accepted = mine.responses.create(model="sandbox", input="Hi", background=True)
         poll(lambda: mine.responses.retrieve(accepted.id).status == "in_progress")
+        poll(lambda: sandbox.get("/stats")[1]["in_flight"] == 1)  # the one that stalls
     first.stop(signal.SIGKILL)
     second = start(sandbox)
     with client(second) as mine:
