@@ -21,7 +21,7 @@ import httptools
 from penstock.errors import UpstreamInvalid
 
 HEADER_BYTES_MAX: Final = 64 * 1024
-"""A head; also chunk sizes, extensions and trailers between two pieces of a body."""
+"""A head; also chunk sizes, extensions and trailers since the last read that had a piece of a body."""
 
 INTERIM_MAX: Final = 16
 """Answers 1xx before the answer."""
@@ -84,6 +84,8 @@ class Connection(asyncio.BufferedProtocol):
         self._loop = loop
         self._buffer = buffer
         self._transport: asyncio.Transport | None = None
+        self._held = bytearray()
+        self.on_body = self._held.extend  # called for each piece of a body; see `_take`
         self._parser = httptools.HttpResponseParser(self)
         self._awaited: asyncio.Future[None] | None = None
         self._is_lost = False
@@ -97,7 +99,7 @@ class Connection(asyncio.BufferedProtocol):
     def _reset(self) -> None:
         self.status = 0
         self.headers: dict[str, str] = {}
-        self._held = bytearray()
+        self._held.clear()
         self._is_paused = False
         self._has_head = False
         self._is_complete = False
@@ -282,11 +284,14 @@ class Connection(asyncio.BufferedProtocol):
             return
         self._bytes_received += len(data)
         self._bytes_since_milestone += len(data)
+        held_bytes = len(self._held)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._fail(self._unreadable())
             return
+        if len(self._held) > held_bytes:
+            self._bytes_since_milestone = 0
         if self._bytes_since_milestone > HEADER_BYTES_MAX and not self._is_complete:
             self._fail(self._unreadable())
             return
@@ -334,11 +339,6 @@ class Connection(asyncio.BufferedProtocol):
             raise _Refused
         self._is_framed = coding is not None or length is not None
         self._has_head = True
-        self._bytes_since_milestone = 0
-
-    def on_body(self, body: bytes) -> None:
-        """A piece of the body."""
-        self._held += body
         self._bytes_since_milestone = 0
 
     def on_message_complete(self) -> None:

@@ -285,6 +285,7 @@ class OpenAIStreamReader(EventReader):
         super().__init__()
         self._classify = classify
         self._hide_usage = hide_usage
+        self._has_nulls = False
 
     def _ordinary_deltas(self, ready: bytes) -> int:
         if not (ready.startswith(b"data: {") and ready.endswith(b"}\n\n")):
@@ -292,11 +293,14 @@ class OpenAIStreamReader(EventReader):
         events = ready.count(b"\n\n")
         if events > 1 and events != ready.count(b"}\n\ndata: {") + 1:
             return 0
-        if b'"error"' in ready:
+        if ready.find(b'"error"') >= 0:
             return 0
         # A quote inside a text is escaped, so these quotes are those of a field's name.
         usages = ready.count(b'"usage"')
-        return events if usages == 0 or usages == ready.count(b'"usage":null') else 0
+        if usages == 0:
+            return events
+        self._has_nulls = True
+        return events if usages == ready.count(b'"usage":null') else 0
 
     def _read(self, event: Event) -> bool:
         if event.data == b"[DONE]":
@@ -314,6 +318,7 @@ class OpenAIStreamReader(EventReader):
             return False
         usage = _read_usage(chunk.usage, chunk.service_tier)
         self._usage = usage or self._usage
+        self._has_nulls |= usage is None and (event.data or b"").find(b'"usage":null') >= 0
         if has_items(chunk.choices):
             self._deltas += 1
             return True
@@ -322,7 +327,8 @@ class OpenAIStreamReader(EventReader):
         return usage is None or not self._hide_usage
 
     def _trimmed(self, passed: bytes) -> bytes:
-        return passed.replace(b',"usage":null', b"") if self._hide_usage else passed
+        is_bare = not (self._hide_usage and self._has_nulls)
+        return passed if is_bare else passed.replace(b',"usage":null', b"")
 
 
 @cache

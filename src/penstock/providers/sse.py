@@ -12,13 +12,16 @@ the work is linear in the bytes whatever their cut, because the held part is sea
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Final, NamedTuple
 
 from penstock.errors import UpstreamInvalid
 
 LINE_BYTES_MAX = 1024 * 1024
 EVENT_BYTES_MAX = 4 * 1024 * 1024
 
+_CR: Final = ord("\r")
+_LF: Final = ord("\n")
 _END_OF_LINE = rb"(?>\r\n|\n|\r(?!\Z))"  # a CR that comes last may be half of a CRLF
 _BLANK_LINE = re.compile(_END_OF_LINE + _END_OF_LINE)
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -103,9 +106,9 @@ def split_events(ready: bytes, event_bytes_max: int = EVENT_BYTES_MAX) -> list[b
     """Cut whole events apart; each keeps its blank line. Raises UpstreamInvalid over a cap."""
     events: list[bytes] = []
     start = 0
-    for blank_line in _BLANK_LINE.finditer(ready):
-        events.append(ready[start : blank_line.end()])
-        start = blank_line.end()
+    for end in _ends_of_events(ready):
+        events.append(ready[start:end])
+        start = end
     if start < len(ready):
         events.append(ready[start:])
     if any(len(event) > event_bytes_max for event in events):
@@ -113,8 +116,23 @@ def split_events(ready: bytes, event_bytes_max: int = EVENT_BYTES_MAX) -> list[b
     return events
 
 
+def _ends_of_events(ready: bytes) -> Iterator[int]:
+    """Where each whole event ends."""
+    if _CR in ready:
+        for blank_line in _BLANK_LINE.finditer(ready):
+            yield blank_line.end()
+        return
+    end = ready.find(b"\n\n") + 2
+    while end >= 2:
+        yield end
+        end = ready.find(b"\n\n", end) + 2
+
+
 def read_event(raw: bytes) -> Event:
     """What one event says. Fields other than ``event`` and ``data`` are of no use here."""
+    is_line = raw.startswith(b"data: ") and raw.find(b"\n") == len(raw) - 2 and raw[-1] == _LF
+    if is_line and _CR not in raw:
+        return Event("", raw[6:-2])
     name = ""
     data: list[bytes] = []
     for line in raw.removeprefix(_BYTE_ORDER_MARK).splitlines():
@@ -137,7 +155,7 @@ def _end_of_last_event(buffer: bytes | bytearray, start: int) -> int:
         end = buffer.rfind(b"\n\n", start) + 2
         if end < 2:
             return 0
-        if end - 3 < start or buffer[end - 3] != ord("\n"):
+        if end - 3 < start or buffer[end - 3] != _LF:
             return end
     end = 0
     for blank_line in _BLANK_LINE.finditer(buffer, start):

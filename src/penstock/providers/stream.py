@@ -31,8 +31,10 @@ from penstock.units import Usage
 
 BYTES_PER_TOKEN = 4
 
-ENDS_MAX = 3
-"""How many events behind a run of deltas are looked at apart from it: finish, usage, end."""
+ENDS_MIN, ENDS_MAX = 2, 3
+"""How many events behind a run of deltas are looked at apart from it: finish, usage, end. Nearly
+always the run ends before the last two."""
+_CR = ord("\r")
 
 Classify: TypeAlias = Callable[[int, Mapping[str, str], ErrorText], Failure]
 """A provider's ``classify_error``: status 0 stands for an error inside a stream."""
@@ -98,15 +100,15 @@ class EventReader:
         if self.failure is not None:
             return b""
         # What is ordinary has the ends of its events, unless a CR ends a line, too.
-        is_cut = not self._buffer.is_empty or b"\r" in chunk or len(chunk) > self.line_bytes_max
+        is_cut = not self._buffer.is_empty or _CR in chunk or len(chunk) > self.line_bytes_max
         ready = self._buffer.take(chunk) if is_cut else chunk
         if self._begun and self._are_deltas(ready):
             return self._trimmed(ready)
         if not is_cut:
             ready = self._buffer.take(chunk)
-        if b"data" not in ready:
+        if ready.find(b"data") < 0:
             return ready  # comments and blank lines, however many: not worth a look at each
-        passed = self._pass_ends(ready) if b"\r" not in ready else self._pass_events(ready)
+        passed = self._pass_ends(ready) if _CR not in ready else self._pass_events(ready)
         return self._trimmed(passed)
 
     def flush(self) -> bytes:
@@ -140,11 +142,11 @@ class EventReader:
             end = ready.find(b"\n\n") + 2
             passed, ready = self._pass_events(ready[:end]), ready[end:]
         start = len(ready)
-        for _ in range(ENDS_MAX):
+        for ends in range(1, ENDS_MAX + 1):
             start = ready.rfind(b"\n\n", 0, max(0, start - 2)) + 2
             if start < 2 or not self._begun or self.failure is not None:
                 break
-            if self._are_deltas(ready[:start]):
+            if ends >= ENDS_MIN and self._are_deltas(ready[:start]):
                 return passed + ready[:start] + self._pass_events(ready[start:])
         return passed + self._pass_events(ready)
 
