@@ -21,7 +21,7 @@ import httptools
 from penstock.errors import UpstreamInvalid
 
 HEADER_BYTES_MAX: Final = 64 * 1024
-"""A head; also chunk sizes, extensions and trailers since the last read that had a piece of a body."""
+"""A head; also chunk sizes, extensions and trailers since the last read that had body in it."""
 
 INTERIM_MAX: Final = 16
 """Answers 1xx before the answer."""

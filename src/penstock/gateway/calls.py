@@ -126,8 +126,11 @@ class GatewayCalls:
         caller = caller_of(exchange.principal, exchange.headers, authenticator, self._run_key)
         body = await exchange.body()
         is_large = len(body) >= LARGE_BYTES
-        parse = partial(READERS[endpoint].parse, endpoint, body)
-        call = await self._large.run(parse) if is_large else parse()
+        reader = READERS[endpoint]
+        if is_large:
+            call = await self._large.run(partial(reader.parse, endpoint, body))
+        else:
+            call = reader.parse(endpoint, body)
         if self._chains and endpoint is CHAT and call.model.startswith(CHAIN_PREFIX):
             exchange.at_end = None  # a run is no call; those that it makes leave rows
             return await self._chains.complete(exchange, call)
@@ -141,8 +144,11 @@ class GatewayCalls:
             reused = await self.reuse.answer(exchange, call, caller, wish.class_name, account)
             if reused is not None:
                 return reused
-        estimate = partial(self._estimator.estimate, call, caller.route)
-        forecast = await self._large.run(estimate) if is_large else estimate()
+        if is_large:
+            estimate = partial(self._estimator.estimate, call, caller.route)
+            forecast = await self._large.run(estimate)
+        else:
+            forecast = self._estimator.estimate(call, caller.route)
         named = self._sub_tenant_and_run(exchange, account, caller, call)
         asked = Asked(call, caller, forecast, wish, arrived_at, exchange.request_id, account, named)
         _note_caller(exchange, asked)

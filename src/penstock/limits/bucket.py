@@ -55,9 +55,6 @@ SLACK_SECONDS_BESIDE = 1.0
 """The same where another limit binds. With 0.5 s up to 1.2 % of that one was still lost; 2 s gained
 nothing more."""
 
-DEMAND_RATE = 0.02
-"""How far one call moves what is believed of the demand: about the last fifty count."""
-
 ROOM_SHARE = 0.3
 SHRINK = 0.7
 """A 429 while our books say that more than this share is there takes the capacity down."""
@@ -321,12 +318,6 @@ class Bucket:
         if free <= 0 or (reserve_share < 1 and capacity < SOFT_SECONDS_MIN * rate):
             return 0.0
         return reserve * reserve_share * free
-
-    def note_demand(self, amount: float) -> float:
-        """A call takes so much; what calls take on average now, in seconds of the rate."""
-        seconds = amount / self.rate
-        self.demand_seconds += DEMAND_RATE * (seconds - self.demand_seconds)
-        return self.demand_seconds
 
     def level_at(self, then: float, now: float) -> float:
         """The level at a later time, if nothing is taken."""

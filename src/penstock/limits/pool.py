@@ -38,6 +38,9 @@ forecast says (``days``). Output tokens are taken while they are produced, not a
 the bucket is enough.
 """
 
+DEMAND_RATE = 0.02
+"""How far one call moves what is believed of the demand: about the last fifty count."""
+
 Limit: TypeAlias = Bucket | FixedWindow
 
 
@@ -143,7 +146,10 @@ class Pool:
         """The limit that can never hold these amounts, if there is one."""
         for limit, bucket in self.buckets.items():
             # An answer that is charged as it is produced fits a limit of any size.
-            if bucket.production is None and not bucket.fits_ever(amounts.get(limit, 0.0)):
+            amount = amounts.get(limit, 0.0)
+            if amount <= bucket.capacity or bucket.production is not None:
+                continue
+            if not bucket.fits_ever(amount):
                 return limit
         return None
 
@@ -278,7 +284,9 @@ class Pool:
         """Which limit the calls ask most of, with this one."""
         most_seconds, binding = -1.0, self._binding
         for name, bucket in self._compared:
-            seconds = bucket.note_demand(amounts.get(name, 0.0))
+            seconds = bucket.demand_seconds
+            seconds += DEMAND_RATE * (amounts.get(name, 0.0) / bucket.rate - seconds)
+            bucket.demand_seconds = seconds
             if seconds > most_seconds:
                 most_seconds, binding = seconds, bucket
         if binding is not self._binding:
