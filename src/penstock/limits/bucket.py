@@ -282,8 +282,10 @@ class Bucket:
         """
         if now > self._updated_at:
             self.advance(now)
-        capacity = self.capacity
         kept = margin = self._margin
+        if not reserve and amount + margin <= self.level and self.paused_until <= now:
+            return now
+        capacity = self.capacity
         if reserve:
             floor = self.floor(amount, reserve)
             if floor > kept:

@@ -24,13 +24,19 @@ RATIO_RATE = 0.05
 class Deployment:
     """One callable target with its limits and its health."""
 
-    __slots__ = ("_output_ratio", "health", "plan", "pool")
+    __slots__ = ("_amounts", "_estimate", "_output_ratio", "health", "plan", "pool")
 
     def __init__(self, plan: DeploymentPlan, pool: Pool) -> None:
-        self.plan = plan
-        self.pool = pool
         self.health = Health()
         self._output_ratio: dict[str, float] = {}
+        self.adopt(plan, pool)
+
+    def adopt(self, plan: DeploymentPlan, pool: Pool) -> None:
+        """Go by this plan from now on."""
+        self.plan = plan
+        self.pool = pool
+        self._estimate: Estimate | None = None
+        self._amounts: Amounts = {}
 
     def amounts(self, estimate: Estimate, class_name: str | None = None) -> Amounts:
         """What a unit takes here, by its estimate.
@@ -39,14 +45,17 @@ class Deployment:
         expected: a unit is estimated when it arrives, and one of a large batch may have waited
         since before anything was known of its kind.
         """
-        amounts = admission_amounts(self.plan.charge, estimate)
+        if estimate is not self._estimate:  # a unit is priced, and placed at once most times
+            self._amounts = admission_amounts(self.plan.charge, estimate)
+            self._estimate = estimate
+        amounts = self._amounts
         if class_name in self._output_ratio and OTPM in self.pool.buckets:
-            amounts[OTPM] *= self._output_ratio[class_name]
+            return {**amounts, OTPM: amounts[OTPM] * self._output_ratio[class_name]}
         return amounts
 
     def produced(self, class_name: str, estimate: Estimate, tokens_output: int) -> None:
         """A unit has ended: remember how its output compares with its estimate."""
-        if estimate.tokens_output > 0:
+        if OTPM in self.pool.buckets and estimate.tokens_output > 0:
             observed = tokens_output / estimate.tokens_output
             if not 1 / RATIO_MAX < observed < RATIO_MAX:
                 observed = min(RATIO_MAX, max(1 / RATIO_MAX, observed))

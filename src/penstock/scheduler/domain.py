@@ -46,7 +46,7 @@ from penstock.scheduler.explain import DAY_KEPT, HIGHER_CLASS, LineClock
 from penstock.scheduler.fairness import FairQueue
 from penstock.scheduler.plan import ClassPlan
 from penstock.scheduler.waiting import Waiting
-from penstock.units import Amounts, LimitName
+from penstock.units import OTPM, Amounts, LimitName
 
 CREDIT_GRACE_SECONDS = 3.0
 """How much a class must go without, in dominant seconds times its share, before it may push."""
@@ -333,7 +333,9 @@ class Domain:
         placement = self._place(waiting, queue.plan, reserve, {}, now)
         if placement.ready_at > now:
             return None
-        self._take_room(queue, waiting, placement, now)
+        # It has just been priced, by the same amounts unless its class corrects them.
+        is_priced = len(waiting.options) == 1 and OTPM not in placement.pool.buckets
+        self._take_room(queue, waiting, placement, now, is_priced=is_priced)
         queue.queue.passed(unit.tenant, waiting.cost_seconds)
         return placement
 
@@ -485,7 +487,13 @@ class Domain:
         queue.queue.granted(head)
 
     def _take_room(
-        self, queue: ClassQueue, waiting: Waiting, placement: Placement, now: float
+        self,
+        queue: ClassQueue,
+        waiting: Waiting,
+        placement: Placement,
+        now: float,
+        *,
+        is_priced: bool = False,
     ) -> None:
         """Reserve what a unit takes; its class pays for it."""
         unit, pool = waiting.unit, placement.pool
@@ -496,7 +504,8 @@ class Domain:
             allowance.granted(queue, own_amounts(unit.estimate), now)
             placement.allowance = allowance
         queue.in_flight += 1
-        waiting.cost_seconds = pool.cost_seconds(placement.amounts)
+        if not is_priced:
+            waiting.cost_seconds = pool.cost_seconds(placement.amounts)
         queue.spend(waiting.cost_seconds)
         placement.is_contended = queue.queue.tenants_waiting > 1
         if len(waiting.options) > 1:

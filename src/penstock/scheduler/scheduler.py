@@ -367,8 +367,10 @@ class Scheduler:
         pool = placement.pool
         charged = pool.bounded(charged)
         pool.settle(placement.amounts, charged, flight.granted_at, now, placement.answer)
+        if not placement.is_contended:
+            return
         queue = self._class_queue(flight.waiting)
-        if queue is not None and placement.is_contended and queue.queue.waiting:
+        if queue is not None and queue.queue.waiting:
             difference_seconds = pool.cost_seconds(charged) - flight.waiting.cost_seconds
             queue.queue.correct(flight.waiting.unit.tenant, difference_seconds)
 
@@ -448,7 +450,7 @@ class Scheduler:
             if deployment is None:
                 deployment = Deployment(deployment_plan, pool)
             # What is in flight was taken from the old pool and is given back there.
-            deployment.plan, deployment.pool = deployment_plan, pool
+            deployment.adopt(deployment_plan, pool)
             self._deployments[deployment_plan.name] = deployment
         self._allowances.adopt(plan.tenant_limits, now)
         self.domains = [
