@@ -104,7 +104,7 @@ class Connection(asyncio.BufferedProtocol):
         self._has_head = False
         self._is_complete = False
         self._is_framed = False
-        self._keeps_alive = False
+        self._keeps_alive = False  # from the end of an answer to whatever comes behind it
         self._interim = 0
         self._bytes_received = self._bytes_seen = 0
         self._bytes_since_milestone = 0
@@ -115,14 +115,8 @@ class Connection(asyncio.BufferedProtocol):
     @property
     def is_reusable(self) -> bool:
         """Whether another call may be sent over it: the last answer is whole, and no more came."""
-        return (
-            not self._is_lost
-            and self._failure is None
-            and self._keeps_alive
-            and self._is_complete
-            and self._transport is not None
-            and not self._transport.is_closing()
-        )
+        transport = self._transport
+        return self._keeps_alive and transport is not None and not transport.is_closing()
 
     @property
     def is_read(self) -> bool:

@@ -181,12 +181,13 @@ class Exchange:
         others have taken what there is, ClientGone.
         """
         if self._body is None:
-            self._check_declared(self._server.body_bytes_max)
+            self._check_coding()
             whole = self._line.whole_body()
             if whole is not None:
                 self._hold(len(whole))
                 self._body = whole
                 return whole
+            self._check_declared(self._server.body_bytes_max)
             if self.headers.keys().isdisjoint(_BODY_HEADERS):
                 self._body = b""  # RFC 9112 section 6.3: neither header, no body
                 return self._body
@@ -206,6 +207,7 @@ class Exchange:
 
         Raises as ``body`` does, with ``bytes_max`` instead, and the time for each piece.
         """
+        self._check_coding()
         self._check_declared(bytes_max)
         count, more = 0, True
         while more:
@@ -227,12 +229,14 @@ class Exchange:
             more = message.get("more_body", False)
             yield piece
 
-    def _check_declared(self, bytes_max: int) -> None:
+    def _check_coding(self) -> None:
         encoding = self.headers.get("content-encoding")
         if encoding is not None and encoding.strip().lower() not in ("identity", ""):
             raise UnsupportedMedia(
                 "Bodies are read without a Content-Encoding only: send it as 'identity'."
             )
+
+    def _check_declared(self, bytes_max: int) -> None:
         declared = self.headers.get("content-length")
         if declared is not None and _DIGITS.match(declared) and int(declared) > bytes_max:
             raise _too_large(bytes_max)

@@ -168,14 +168,19 @@ class Budgets:
         """Put what the call has used in the place of what it was expected to."""
         self.release(reservation)
         today, arrived = day_of(self._wall()), day_of(row.arrived_at)
-        spent = Spent(1, row.tokens_input + row.tokens_output, row.nano_dollars or 0)
+        tokens, nano_dollars = row.tokens_input + row.tokens_output, row.nano_dollars or 0
         for counter in reservation.counters:
             if counter.day < today:
                 counter.move_to(today)
             if arrived == counter.day:
-                _add(counter.spent_day, spent)
+                total = counter.spent_day
             elif month_of(arrived) == counter.month:
-                _add(counter.spent_before, spent)
+                total = counter.spent_before
+            else:
+                continue
+            total.calls += 1
+            total.tokens += tokens
+            total.nano_dollars += nano_dollars
 
     def names(self, kind: Literal["key", "tenant"]) -> list[str]:
         """Whose spending is counted, of that kind."""
