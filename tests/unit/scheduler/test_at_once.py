@@ -40,7 +40,8 @@ def _plan(world_type):
         classes=CLASSES,
         weights={"a": 3.0},
     )
-    other = DeploymentPlan("two", ("m", "n"), LimitsPlan({LimitName.RPM: 60.0}, None, 10))
+    rates = {LimitName.RPM: 60.0, LimitName.OTPM: 30_000.0}
+    other = DeploymentPlan("two", ("m", "n"), LimitsPlan(rates, None, 10))
     return msgspec.structs.replace(
         plan,
         deployments=(*plan.deployments, other),
