@@ -147,6 +147,17 @@ def test_a_thread_remembers_over_runs_and_shows_its_states(service: Any) -> None
     assert again["values"] is None
 
 
+def test_an_update_that_the_graph_does_not_take_is_the_callers_mistake(service: Any) -> None:
+    _, _, thread = service.ask("POST", "/threads", {})
+    place = f"/threads/{thread['thread_id']}"
+    service.ask("POST", f"{place}/runs/wait", {"assistant_id": "talk", "input": HUMAN})
+
+    for wrong in ({"values": {}, "as_node": "nobody"}, {"values": 7, "as_node": "answer"}):
+        status, _, refused = service.ask("POST", f"{place}/state", wrong)
+        assert status == 422, refused
+        assert "'as_node' must be" in refused["error"]["message"]
+
+
 def test_a_graph_that_asks_is_resumed_with_the_answer(service: Any) -> None:
     async def script(client: Any) -> Any:
         thread = (await client.threads.create())["thread_id"]

@@ -17,6 +17,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 from langchain_core.runnables import RunnableConfig
+from langgraph.errors import InvalidUpdateError
 from langgraph.types import Command, Send, StateSnapshot
 
 from penstock.chains.worker.agent_frames import RESULT, Telling, check_modes, lenient
@@ -167,9 +168,16 @@ class AgentRuns:
         ]
 
     async def _update(self, graph: Any, thread: str, place: _Place) -> Any:
-        config = await graph.aupdate_state(
-            _config(thread, place.checkpoint_id), decode(place.values), as_node=place.as_node
-        )
+        try:
+            config = await graph.aupdate_state(
+                _config(thread, place.checkpoint_id), decode(place.values), as_node=place.as_node
+            )
+        except InvalidUpdateError as error:
+            # Its words may hold values.
+            raise InvalidInput(
+                "the graph does not take this update: 'as_node' must be the name of one of its "
+                "nodes, and 'values' something that this node can give"
+            ) from error
         state = await graph.aget_state(_config(thread))
         return {"checkpoint": _checkpoint(config), "thread": _standing(state)}
 
