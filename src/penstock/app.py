@@ -38,7 +38,7 @@ from penstock.config.model import Config
 from penstock.config.reload import chains_part, needing_restart
 from penstock.dashboard.gather import live_snapshot
 from penstock.dashboard.page import routes as dashboard_routes
-from penstock.dashboard.snapshot import LiveSnapshot, WorkerView
+from penstock.dashboard.snapshot import DeploymentView, LiveSnapshot, WorkerView
 from penstock.dispatch.calls import Calls
 from penstock.dispatch.dispatcher import Dispatcher
 from penstock.dispatch.planning import dearest_prices, plan_of, targets_of
@@ -408,7 +408,7 @@ class Service:
             lambda: self._desk.authenticator.tenants,
             self._take_stored,
         )
-        return admin_routes(admin, keys, tenants, self._desk)
+        return admin_routes(admin, keys, tenants, self._desk, DeploymentView)
 
     def _take_stored(self) -> None:
         """Go by the keys that are stored now, and by what is set of tenants."""

@@ -167,8 +167,9 @@ LEAKS = re.compile(rb"Traceback|File \"|upstream-key|\bat 0x[0-9a-f]{6}|penstock
 
 
 @pytest.fixture(scope="session")
-def by_document() -> Callable[..., Counter[int]]:
-    """``by_document(url, document, headers=...)``: requests made from it, counted by status.
+def by_document() -> Callable[..., Counter[tuple[str, int]]]:
+    """``by_document(url, document, headers=...)``: requests made from it, counted by operation
+    (``GET /jobs``) and status.
 
     Each answer is held against the document; none is a fault of ours or shows an inside.
     ``headers`` has the key as a bearer token: of one of its own Schemathesis makes up the other.
@@ -187,16 +188,16 @@ def by_document() -> Callable[..., Counter[int]]:
         once: re.Pattern[str],
         sharpened: Callable[[Any], None],
         examples: int = 8,
-    ) -> Counter[int]:
+    ) -> Counter[tuple[str, int]]:
         schema = schemathesis.openapi.from_dict(document)
         schema.config.update(base_url=url)
         schema = schema.exclude(path_regex=exclude)
         checks = [one for one in CHECKS.get_all() if one.__name__ in CHECKED]
         assert len(checks) == len(CHECKED)
-        seen: Counter[int] = Counter()
+        seen: Counter[tuple[str, int]] = Counter()
 
         for operation in (found.ok() for found in schema.get_all_operations()):
-            count = examples if operation.body and headers else 2
+            count = examples if (operation.body or operation.query) and headers else 2
             count = 1 if once.match(operation.path) else count
 
             @given(case=operation.as_strategy())
@@ -211,9 +212,10 @@ def by_document() -> Callable[..., Counter[int]]:
             def answered(case: Any) -> None:
                 sharpened(case)
                 answer = case.call(headers={**headers}, timeout=30)
-                seen[answer.status_code] += 1
+                seen[case.operation.label, answer.status_code] += 1
                 case.validate_response(answer, checks=checks)
-                shown = (case.method, case.path, case.path_parameters, case.body, answer.content)
+                asked = (case.method, case.path, case.path_parameters, case.query, case.body)
+                shown = (*asked, answer.content)
                 assert answer.status_code < 500 or answer.status_code == NOT_SERVED, shown
                 assert not LEAKS.search(answer.content), shown
 

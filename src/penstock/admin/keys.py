@@ -15,13 +15,14 @@ from msgspec import Meta
 
 from penstock.admin.answers import respond_json
 from penstock.admin.maker import check_within, compared
-from penstock.admin.query import query_of
+from penstock.admin.shapes import KeyMade, KeyRevoked
 from penstock.admin.stored import broken_rules, fields_of, spent_view, with_store
 from penstock.config.checked import checked_key
 from penstock.config.model import Config, Identifier, KeyBounds, KeyRights
 from penstock.errors import ConfigError, InternalError
 from penstock.http.auth import Principal
 from penstock.http.exchange import Exchange
+from penstock.http.query import NoQuery, asking
 from penstock.store.budgets import Budgets
 from penstock.store.changes import shown_key
 from penstock.store.keys import FIXED, KeyStore, NoSuchKey, StoredKey, changed_key
@@ -73,16 +74,16 @@ class KeysDoor:
         self._config = config
         self._changed = changed
 
-    async def list(self, exchange: Exchange) -> Outcome:
+    @asking(NoQuery)
+    async def list(self, exchange: Exchange, _query: NoQuery) -> Outcome:
         """The stored keys, ended ones too, with what they have spent."""
-        query_of(exchange, ())
         stored = await with_store(self._directory, lambda store: store.all())
         await respond_json(exchange, {"keys": [self._view(key) for key in stored]})
         return Outcome.SUCCESS
 
-    async def get(self, exchange: Exchange) -> Outcome:
+    @asking(NoQuery)
+    async def get(self, exchange: Exchange, _query: NoQuery) -> Outcome:
         """The key of that name, whether it has expired or not; not one that was revoked."""
-        query_of(exchange, ())
         name = exchange.path_params["name"]
 
         def named(store: KeyStore) -> StoredKey:
@@ -108,7 +109,7 @@ class KeysDoor:
         )
         self._changed()
         exchange.facts["changed"] = f"key {name}"
-        await respond_json(exchange, {"name": name, "key": key}, 201)
+        await respond_json(exchange, KeyMade(name, key), 201)
         return Outcome.SUCCESS
 
     async def change(self, exchange: Exchange) -> Outcome:
@@ -144,7 +145,7 @@ class KeysDoor:
         key = await with_store(self._directory, rotated)
         self._changed()
         exchange.facts["changed"] = f"key {name}"
-        await respond_json(exchange, {"name": name, "key": key})
+        await respond_json(exchange, KeyMade(name, key))
         return Outcome.SUCCESS
 
     async def revoke(self, exchange: Exchange) -> Outcome:
@@ -153,7 +154,7 @@ class KeysDoor:
         await with_store(self._directory, lambda store: store.revoke(name))
         self._changed()
         exchange.facts["changed"] = f"key {name}"
-        await respond_json(exchange, {"name": name, "revoked": True})
+        await respond_json(exchange, KeyRevoked(name, revoked=True))
         return Outcome.SUCCESS
 
     def _view(self, key: StoredKey) -> dict[str, Any]:

@@ -6,22 +6,35 @@ import asyncio
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 from starlette.routing import Route
 
 from penstock.admin.answers import StoreUnavailable, respond_json
 from penstock.admin.keys import KeyChange, KeysDoor, NewKey, Rotation
-from penstock.admin.query import query_of
+from penstock.admin.shapes import (
+    KeyList,
+    KeyMade,
+    KeyRevoked,
+    KeyShown,
+    TenantList,
+    TenantShown,
+    UsageQuery,
+    UsageShown,
+    limits_shown,
+)
 from penstock.admin.tenants import TenantsDoor
 from penstock.config.model import TenantTable
 from penstock.errors import InvalidRequest, StoreError
 from penstock.http.door import Access, Desk, Door, DoorBodies, ErrorShape, Handler
 from penstock.http.exchange import Exchange
+from penstock.http.query import NoQuery, asking
 from penstock.store.reader import Reader
-from penstock.store.usage import GROUPS, UsageSum, moment, sums_csv, usage
+from penstock.store.usage import UsageSum, moment, sums_csv, usage
 from penstock.units import Outcome
+
+CSV: Final = "text/csv"
 
 _T = TypeVar("_T")
 
@@ -36,32 +49,23 @@ class AdminDoor:
         self._limits = limits
         self._wall = wall
 
-    async def usage(self, exchange: Exchange) -> Outcome:
+    @asking(UsageQuery)
+    async def usage(self, exchange: Exchange, query: UsageQuery) -> Outcome:
         """Sums of the ledger, as JSON or CSV."""
-        query = query_of(exchange, ("group_by", "since", "until", "format"))
-        group_by = query.get("group_by", "tenant")
-        if group_by not in GROUPS:
-            raise InvalidRequest(
-                f"'group_by' must be one of {', '.join(GROUPS)}.", param="group_by"
-            )
-        since = self._moment(query.get("since", "30d"), "since")
-        until = self._moment(query["until"], "until") if "until" in query else math.inf
-        form = query.get("format", "json")
-        if form not in ("json", "csv"):
-            raise InvalidRequest("'format' must be json or csv.", param="format")
-        asked = self._reader.submit(partial(usage, group_by=group_by, since=since, until=until))
-        sums: list[UsageSum] = await stored(asyncio.wrap_future(asked))
-        exchange.response_headers["cache-control"] = "no-store"
-        if form == "csv":
-            await exchange.respond(200, sums_csv(sums).encode(), "text/csv; charset=utf-8")
+        since = self._moment(query.since, "since")
+        until = math.inf if query.until is None else self._moment(query.until, "until")
+        asked = partial(usage, group_by=query.group_by, since=since, until=until)
+        sums: list[UsageSum] = await stored(asyncio.wrap_future(self._reader.submit(asked)))
+        if query.format == "csv":
+            exchange.response_headers["cache-control"] = "no-store"
+            await exchange.respond(200, sums_csv(sums).encode(), f"{CSV}; charset=utf-8")
         else:
-            body = {"group_by": group_by, "usage": sums}
-            await exchange.respond(200, msgspec.json.encode(body))
+            await respond_json(exchange, UsageShown(query.group_by, sums))
         return Outcome.SUCCESS
 
-    async def limits(self, exchange: Exchange) -> Outcome:
+    @asking(NoQuery)
+    async def limits(self, exchange: Exchange, _query: NoQuery) -> Outcome:
         """Each deployment's limits: configured or learnt, and what is left of them."""
-        query_of(exchange, ())
         await respond_json(exchange, {"deployments": self._limits()})
         return Outcome.SUCCESS
 
@@ -80,11 +84,20 @@ async def stored(waiting: asyncio.Future[_T]) -> _T:
         raise StoreUnavailable(str(error)) from None
 
 
-def admin_routes(admin: AdminDoor, keys: KeysDoor, tenants: TenantsDoor, desk: Desk) -> list[Route]:
-    """Every route of this door."""
+def admin_routes(
+    admin: AdminDoor, keys: KeysDoor, tenants: TenantsDoor, desk: Desk, deployment: Any
+) -> list[Route]:
+    """Every route of this door. ``deployment`` is what is shown of the limits of one."""
 
     def route(
-        path: str, handler: Handler, method: str, request: type[msgspec.Struct] | None = None
+        path: str,
+        handler: Handler,
+        method: str,
+        shown: Any,
+        request: type[msgspec.Struct] | None = None,
+        *,
+        status: int = 200,
+        other: tuple[str, ...] = (),
     ) -> Route:
         door = Door(
             handler,
@@ -92,22 +105,23 @@ def admin_routes(admin: AdminDoor, keys: KeysDoor, tenants: TenantsDoor, desk: D
             shape=ErrorShape.PROBLEM,
             door="admin",
             desk=desk,
-            bodies=DoorBodies(request),
+            bodies=DoorBodies(request, {status: shown}, other=other),
         )
         return Route(path, door, methods=[method])
 
+    tenant, key = "/admin/tenants/{name:path}", "/admin/keys/{name:path}"
     return [
-        route("/admin/usage", admin.usage, "GET"),
-        route("/admin/limits", admin.limits, "GET"),
-        route("/admin/tenants", tenants.list, "GET"),
-        route("/admin/tenants/{name:path}", tenants.get, "GET"),
-        route("/admin/tenants/{name:path}", tenants.put, "PUT", TenantTable),
-        route("/admin/tenants/{name:path}", tenants.patch, "PATCH", TenantTable),
-        route("/admin/tenants/{name:path}", tenants.delete, "DELETE"),
-        route("/admin/keys", keys.list, "GET"),
-        route("/admin/keys", keys.create, "POST", NewKey),
-        route("/admin/keys/{name:path}/rotate", keys.rotate, "POST", Rotation),
-        route("/admin/keys/{name:path}", keys.get, "GET"),
-        route("/admin/keys/{name:path}", keys.change, "PATCH", KeyChange),
-        route("/admin/keys/{name:path}", keys.revoke, "DELETE"),
+        route("/admin/usage", admin.usage, "GET", UsageShown, other=(CSV,)),
+        route("/admin/limits", admin.limits, "GET", limits_shown(deployment)),
+        route("/admin/tenants", tenants.list, "GET", TenantList),
+        route(tenant, tenants.get, "GET", TenantShown),
+        route(tenant, tenants.put, "PUT", TenantShown, TenantTable),
+        route(tenant, tenants.patch, "PATCH", TenantShown, TenantTable),
+        route(tenant, tenants.delete, "DELETE", TenantShown),
+        route("/admin/keys", keys.list, "GET", KeyList),
+        route("/admin/keys", keys.create, "POST", KeyMade, NewKey, status=201),
+        route(key + "/rotate", keys.rotate, "POST", KeyMade, Rotation),
+        route(key, keys.get, "GET", KeyShown),
+        route(key, keys.change, "PATCH", KeyShown, KeyChange),
+        route(key, keys.revoke, "DELETE", KeyRevoked),
     ]

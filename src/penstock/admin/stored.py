@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from penstock.admin.answers import StoreUnavailable
+from penstock.admin.shapes import SpentShown, SpentSum
 from penstock.config.fields import TableReader
 from penstock.config.problems import Problems
 from penstock.errors import (
@@ -88,15 +89,11 @@ def broken_rules(error: ConfigError) -> InvalidRequest:
     return InvalidRequest("; ".join(error.problems))
 
 
-def spent_view(budgets: Budgets, scope: Scope) -> dict[str, Any]:
+def spent_view(budgets: Budgets, scope: Scope) -> SpentShown:
     """What a key or a tenant has spent this day and month (UTC)."""
     counter = budgets.counter(scope)
-    return {"day": _sums(counter.spent_day), "month": _sums(counter.spent_month)}
+    return SpentShown(day=_sums(counter.spent_day), month=_sums(counter.spent_month))
 
 
-def _sums(spent: Spent) -> dict[str, Any]:
-    return {
-        "calls": spent.calls,
-        "tokens": spent.tokens,
-        "usd": spent.nano_dollars / NANO_DOLLARS,
-    }
+def _sums(spent: Spent) -> SpentSum:
+    return SpentSum(spent.calls, spent.tokens, usd=spent.nano_dollars / NANO_DOLLARS)

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from penstock.admin.answers import respond_json
-from penstock.admin.query import query_of
 from penstock.admin.stored import broken_rules, fields_of, spent_view, with_store
 from penstock.config.checked import checked_tenant
 from penstock.config.model import TenantTable
 from penstock.errors import ConfigError, NotFound
 from penstock.http.exchange import Exchange
+from penstock.http.query import NoQuery, asking
 from penstock.store.budgets import Budgets
 from penstock.store.keys import KeyStore
 from penstock.store.tenants import StoredTenant, tenant_view
@@ -44,18 +44,18 @@ class TenantsDoor:
         self._known = known
         self._changed = changed
 
-    async def list(self, exchange: Exchange) -> Outcome:
+    @asking(NoQuery)
+    async def list(self, exchange: Exchange, _query: NoQuery) -> Outcome:
         """Each tenant with its weight, limits and budgets, and what it has spent."""
-        query_of(exchange, ())
         stored = await self._stored()
         names = self._names(stored) | {*self._budgets.names("tenant")}
         views = [self._view(name, stored) for name in sorted(names)]
         await respond_json(exchange, {"tenants": views})
         return Outcome.SUCCESS
 
-    async def get(self, exchange: Exchange) -> Outcome:
+    @asking(NoQuery)
+    async def get(self, exchange: Exchange, _query: NoQuery) -> Outcome:
         """One tenant."""
-        query_of(exchange, ())
         name, stored = exchange.path_params["name"], await self._stored()
         if name not in self._names(stored):
             raise NotFound(

@@ -7,13 +7,13 @@ an admin key, which the page keeps in its tab's session storage.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from starlette.routing import Route
 
 from penstock.dashboard.snapshot import LiveSnapshot
-from penstock.http.door import Access, Desk, Door, ErrorShape, Handler
+from penstock.http.door import Access, Desk, Door, DoorBodies, ErrorShape, Handler
 from penstock.http.exchange import Exchange
 from penstock.http.static_files import static_file
 from penstock.units import Outcome
@@ -34,7 +34,7 @@ def routes(desk: Desk, snapshot: Callable[[], LiveSnapshot]) -> list[Route]:
         await exchange.respond(200, msgspec.json.encode(snapshot()))
         return Outcome.SUCCESS
 
-    def door(handler: Handler, access: Access) -> Door:
+    def door(handler: Handler, access: Access, shown: Any = None) -> Door:
         return Door(
             handler,
             access=access,
@@ -42,9 +42,10 @@ def routes(desk: Desk, snapshot: Callable[[], LiveSnapshot]) -> list[Route]:
             door="dashboard",
             desk=desk,
             logged=False,
+            bodies=DoorBodies(answers={} if shown is None else {200: shown}),
         )
 
-    listed = [Route("/admin/live", door(live, Access.ADMIN), methods=["GET"])]
+    listed = [Route("/admin/live", door(live, Access.ADMIN, LiveSnapshot), methods=["GET"])]
     for path, name in _FILES.items():
         handler = static_file("penstock.dashboard", name)
         listed.append(Route(path, door(handler, Access.PUBLIC), methods=["GET"]))

@@ -31,6 +31,7 @@ from penstock.http.exchange import (
 from penstock.http.head import Head
 from penstock.http.hosts import HostRule
 from penstock.http.line import Scope
+from penstock.http.query import query_kind
 from penstock.telemetry.logs import REQUEST_LOGGER, log_facts
 from penstock.telemetry.metrics import Metrics
 from penstock.units import SUCCESS, Outcome
@@ -80,20 +81,25 @@ class DoorBodies(NamedTuple):
     """What a request's body must hold, what is answered with a status, and how a failure looks
     where not as the door's ``shape`` has it.
 
-    Types that msgspec knows; the handler is what sees to all three.
+    Types that msgspec knows; the handler is what sees to all three. ``is_form`` is for a body that
+    is no JSON but multipart/form-data. ``other`` are the content types of an answer with 200 that
+    is not JSON, or not always.
     """
 
     request: Any = None
     answers: Mapping[int, Any] = MappingProxyType({})
     failure: Any = None
+    is_form: bool = False
+    other: tuple[str, ...] = ()
 
 
 class Door:
     """What answers on one route.
 
     ``door`` is its name in metrics and logs. ``shape`` None is that of whoever asks, for what is
-    no protocol's own. ``bodies`` is for ``openapi``. ``logged=False`` keeps answers that went well
-    out of the request log: for what is polled.
+    no protocol's own. ``bodies`` is for ``openapi``, as is ``query``, which the handler has with it
+    (``http.query``). ``logged=False`` keeps answers that went well out of the request log: for what
+    is polled.
     """
 
     def __init__(
@@ -110,6 +116,7 @@ class Door:
         self.access = access
         self.bodies = bodies or DoorBodies()
         self.door = door
+        self.query = query_kind(handler)
         self.shape = shape
         self._handler = handler
         self._desk = desk

@@ -1,8 +1,8 @@
 """What is served, as an OpenAPI document: made from the routes themselves, so it cannot lag.
 
-A route says its path and methods; its door who may enter, how an error looks and, where they have
-been declared, what a body must hold and what is answered. What the provider or a chain answers is
-their own affair, and is not described.
+A route says its path and methods; its door who may enter, how an error looks, what its handler
+reads of a query and, where they have been declared, what a body must hold and what is answered.
+What the provider or a chain answers is their own affair, and is not described.
 """
 
 from __future__ import annotations
@@ -93,18 +93,28 @@ def openapi_document(routes: Sequence[BaseRoute]) -> bytes:
     pairs = require_doors(routes)
     kinds = [Problem, ProblemWithError, AnthropicError]
     for _, door in pairs:
-        request, answers, failure = door.bodies
-        kinds += [kind for kind in (request, failure, *answers.values()) if kind is not None]
+        request, answers, failure, *_ = door.bodies
+        told = (request, failure, door.query, *answers.values())
+        kinds += [kind for kind in told if kind is not None]
     shown, schemas = msgspec.json.schema_components(kinds, ref_template=_TEMPLATE)
     found = _Schemas(kinds, shown)
     _leave_out_defaults(schemas, pairs)
+    _word_patterns(schemas)
+    # Parameters stand at each operation, not among the schemas.
+    parameters = {
+        kind: _query_parameters(schemas.pop(found.name_of(kind)))
+        for kind in {door.query for _, door in pairs if door.query is not None}
+    }
     paths: dict[str, dict[str, Any]] = {}
     for route, door in pairs:
         path = _PARAMETER.sub(r"{\1}", route.path)
         operations = paths.setdefault(path, {})
         for method in sorted((route.methods or set()) - {"HEAD"}):
             # Of two routes with one path the first is served.
-            operations.setdefault(method.lower(), _operation(method, route.path, door, found))
+            operation = _operation(method, route.path, door, found)
+            if door.query is not None and parameters[door.query]:
+                operation.setdefault("parameters", []).extend(parameters[door.query])
+            operations.setdefault(method.lower(), operation)
     document = {
         "openapi": OPENAPI_VERSION,
         "info": {"title": "Penstock", "version": __version__},
@@ -129,6 +139,26 @@ class _Schemas:
     def of(self, kind: Any) -> dict[str, Any]:
         return next(schema for known, schema in self._pairs if known is kind)
 
+    def name_of(self, kind: Any) -> str:
+        """The component that a struct is."""
+        return str(self.of(kind)["$ref"]).rpartition("/")[2]
+
+
+def _query_parameters(schema: dict[str, Any]) -> list[dict[str, Any]]:
+    """The fields of a struct as parameters. One that is not given is what a struct has as null."""
+    parameters = []
+    for name, field in schema["properties"].items():
+        shown = dict(field)
+        if shown.get("default", ...) is None:
+            del shown["default"]
+        kinds = [one for one in shown.pop("anyOf", ()) if one != {"type": "null"}]
+        shown = {**shown, **kinds[0]} if len(kinds) == 1 else shown
+        parameter = {"name": name, "in": "query", "required": False, "schema": shown}
+        if "description" in shown:
+            parameter["description"] = shown.pop("description")
+        parameters.append(parameter)
+    return parameters
+
 
 def _leave_out_defaults(schemas: dict[str, Any], pairs: Sequence[tuple[Route, Door]]) -> None:
     """What a change does not name stays as it is: a client must not send a default for it."""
@@ -136,6 +166,15 @@ def _leave_out_defaults(schemas: dict[str, Any], pairs: Sequence[tuple[Route, Do
         if _is_struct(door.bodies.request) and {"PATCH", "PUT"} & (route.methods or set()):
             for field in schemas[door.bodies.request.__name__]["properties"].values():
                 field.pop("default", None)
+
+
+def _word_patterns(schema: Any) -> None:
+    """The end of a text is ``$`` in the patterns of JSON Schema, where Python's is ``\\Z``."""
+    if isinstance(schema, dict) and isinstance(schema.get("pattern"), str):
+        schema["pattern"] = re.sub(r"\\Z$", "$", schema["pattern"])
+    if isinstance(schema, dict | list):
+        for one in schema.values() if isinstance(schema, dict) else schema:
+            _word_patterns(one)
 
 
 def _operation(method: str, path: str, door: Door, schemas: _Schemas) -> dict[str, Any]:
@@ -157,7 +196,11 @@ def _operation(method: str, path: str, door: Door, schemas: _Schemas) -> dict[st
         operation["requestBody"] = {
             "required": not _is_struct(door.bodies.request)
             or any(field.required for field in msgspec.structs.fields(door.bodies.request)),
-            "content": {"application/json": {"schema": schemas.of(door.bodies.request)}},
+            "content": {
+                "multipart/form-data" if door.bodies.is_form else "application/json": {
+                    "schema": schemas.of(door.bodies.request)
+                }
+            },
         }
     return operation
 
@@ -168,14 +211,17 @@ def _is_struct(kind: Any) -> bool:
 
 def _answers(door: Door, schemas: _Schemas) -> dict[str, Any]:
     """What goes well: by its status where that is declared, else whatever it is."""
-    if not door.bodies.answers:
+    contents: dict[int, dict[str, Any]] = {
+        status: {"application/json": {"schema": schemas.of(kind)}}
+        for status, kind in door.bodies.answers.items()
+    }
+    if door.bodies.other:
+        contents.setdefault(200, {}).update({kind: {} for kind in door.bodies.other})
+    if not contents:
         return {"2XX": {"description": "It went well."}}
     return {
-        str(status): {
-            "description": "It went well.",
-            "content": {"application/json": {"schema": schemas.of(kind)}},
-        }
-        for status, kind in door.bodies.answers.items()
+        str(status): {"description": "It went well.", "content": content}
+        for status, content in contents.items()
     }
 
 

@@ -6,7 +6,8 @@ import re
 from typing import Final
 
 _LINE_ENDS: Final = re.compile(rb"\r\n|\r|\n")
-CONTENT_TYPE: Final = "text/event-stream; charset=utf-8"
+MEDIA_TYPE: Final = "text/event-stream"
+CONTENT_TYPE: Final = f"{MEDIA_TYPE}; charset=utf-8"
 
 
 def event(name: str | None, data: bytes) -> bytes:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 from starlette.routing import Route
@@ -11,13 +13,24 @@ from starlette.routing import Route
 from penstock.errors import InvalidRequest
 from penstock.http.door import Access, Desk, Door, DoorBodies, ErrorShape, Handler
 from penstock.http.exchange import Exchange
+from penstock.http.query import asking
 from penstock.jobs import files as filing
 from penstock.jobs.batches import Batches, BatchOrder
 from penstock.jobs.batches import document as batch_document
-from penstock.jobs.door import ClassOf, idempotency_of, limit_of, principal_of, query_of
+from penstock.jobs.door import ClassOf, idempotency_of, principal_of
 from penstock.jobs.engine import worded
 from penstock.jobs.files import READ_BYTES, Files
 from penstock.jobs.multipart import boundary_of
+from penstock.jobs.shapes import (
+    BatchesQuery,
+    BatchPage,
+    BatchShown,
+    FileDeleted,
+    FilePage,
+    FileShown,
+    FilesQuery,
+    FileUpload,
+)
 from penstock.units import Outcome
 
 PREFIXES: Final = ("", "/openai")
@@ -27,6 +40,7 @@ METADATA_KEY_CHARACTERS_MAX: Final = 64
 METADATA_VALUE_CHARACTERS_MAX: Final = 512
 MULTIPART_BYTES_MAX: Final = 64 * 1024
 """What an upload has beyond its file's bytes."""
+BYTES: Final = "application/octet-stream"
 
 _WINDOW: Final = re.compile(r"([1-9][0-9]{0,4})([mhd])\Z")
 _WINDOW_SECONDS: Final = {"m": 60, "h": 3600, "d": 86_400}
@@ -55,31 +69,35 @@ class BatchDoor:
 
     def routes(self, desk: Desk) -> list[Route]:
         """Every route of the door."""
-        table: list[tuple[str, Handler, str]] = [
-            ("/v1/files", self.upload, "POST"),
-            ("/v1/files", self.list_files, "GET"),
-            ("/v1/files/{file}", self.get_file, "GET"),
-            ("/v1/files/{file}", self.delete_file, "DELETE"),
-            ("/v1/files/{file}/content", self.content, "GET"),
-            ("/v1/batches", self.create, "POST"),
-            ("/v1/batches", self.list_batches, "GET"),
-            ("/v1/batches/{batch}", self.get_batch, "GET"),
-            ("/v1/batches/{batch}/cancel", self.cancel, "POST"),
+        upload = DoorBodies(FileUpload, {200: FileShown}, is_form=True)
+        order = DoorBodies(BatchRequest, {200: BatchShown})
+        table: list[tuple[str, str, Handler, DoorBodies]] = [
+            ("POST", "/v1/files", self.upload, upload),
+            ("GET", "/v1/files", self.list_files, _showing(FilePage)),
+            ("GET", "/v1/files/{file}", self.get_file, _showing(FileShown)),
+            ("DELETE", "/v1/files/{file}", self.delete_file, _showing(FileDeleted)),
+            ("GET", "/v1/files/{file}/content", self.content, DoorBodies(other=(BYTES,))),
+            ("POST", "/v1/batches", self.create, order),
+            ("GET", "/v1/batches", self.list_batches, _showing(BatchPage)),
+            ("GET", "/v1/batches/{batch}", self.get_batch, _showing(BatchShown)),
+            ("POST", "/v1/batches/{batch}/cancel", self.cancel, _showing(BatchShown)),
         ]
 
-        def route(path: str, handler: Handler, method: str) -> Route:
-            shape = ErrorShape.OPENAI
-            guarded = _guarded(handler)
-            bodies = DoorBodies(BatchRequest) if handler == self.create else None
+        def route(method: str, path: str, handler: Handler, bodies: DoorBodies) -> Route:
             door = Door(
-                guarded, access=Access.KEY, shape=shape, door="batches", desk=desk, bodies=bodies
+                _guarded(handler),
+                access=Access.KEY,
+                shape=ErrorShape.OPENAI,
+                door="batches",
+                desk=desk,
+                bodies=bodies,
             )
             return Route(path, door, methods=[method])
 
         return [
-            route(prefix + path, handler, method)
+            route(method, prefix + path, handler, bodies)
             for prefix in PREFIXES
-            for path, handler, method in table
+            for method, path, handler, bodies in table
         ]
 
     async def upload(self, exchange: Exchange) -> Outcome:
@@ -93,15 +111,16 @@ class BatchDoor:
         self._batches.created()
         return await _answer(exchange, filing.document(row))
 
-    async def list_files(self, exchange: Exchange) -> Outcome:
+    @asking(FilesQuery)
+    async def list_files(self, exchange: Exchange, query: FilesQuery) -> Outcome:
         """``GET /v1/files``."""
-        query = query_of(exchange)
-        limit = limit_of(query, 100)
-        rows = await self._files.page(
-            principal_of(exchange).tenant, query.get("purpose"), query.get("after"), limit + 1
+        tenant = principal_of(exchange).tenant
+        rows = await self._files.page(tenant, query.purpose, query.after, query.limit + 1)
+        shown = [filing.document(row) for row in rows[: query.limit]]
+        first_id, last_id = _ends(shown)
+        return await _answer(
+            exchange, FilePage("list", shown, first_id, last_id, len(rows) > query.limit)
         )
-        documents = [filing.document(row) for row in rows[:limit]]
-        return await _answer(exchange, _page(documents, has_more=len(rows) > limit))
 
     async def get_file(self, exchange: Exchange) -> Outcome:
         """``GET /v1/files/{id}``."""
@@ -112,13 +131,13 @@ class BatchDoor:
         """``DELETE /v1/files/{id}``."""
         file_id = exchange.path_params["file"]
         await self._files.delete(principal_of(exchange).tenant, file_id)
-        return await _answer(exchange, {"id": file_id, "object": "file", "deleted": True})
+        return await _answer(exchange, FileDeleted(file_id, "file", deleted=True))
 
     async def content(self, exchange: Exchange) -> Outcome:
         """``GET /v1/files/{id}/content``: the bytes, at the reader's pace."""
         row = await self._files.get(principal_of(exchange).tenant, exchange.path_params["file"])
         with self._files.content(row) as file:
-            await exchange.start(200, "application/octet-stream")
+            await exchange.start(200, BYTES)
             while piece := file.read(READ_BYTES):
                 await exchange.write(piece)
         await exchange.finish()
@@ -155,14 +174,16 @@ class BatchDoor:
         row = await self._batches.create(order, idempotency_of(exchange, "/v1/batches", body))
         return await _answer(exchange, batch_document(row))
 
-    async def list_batches(self, exchange: Exchange) -> Outcome:
+    @asking(BatchesQuery)
+    async def list_batches(self, exchange: Exchange, query: BatchesQuery) -> Outcome:
         """``GET /v1/batches``."""
-        query = query_of(exchange)
-        limit = limit_of(query)
         tenant = principal_of(exchange).tenant
-        rows = await self._batches.page(tenant, query.get("after"), limit + 1)
-        documents = [batch_document(row) for row in rows[:limit]]
-        return await _answer(exchange, _page(documents, has_more=len(rows) > limit))
+        rows = await self._batches.page(tenant, query.after, query.limit + 1)
+        shown = [batch_document(row) for row in rows[: query.limit]]
+        first_id, last_id = _ends(shown)
+        return await _answer(
+            exchange, BatchPage("list", shown, first_id, last_id, len(rows) > query.limit)
+        )
 
     async def get_batch(self, exchange: Exchange) -> Outcome:
         """``GET /v1/batches/{id}``."""
@@ -181,6 +202,7 @@ class BatchDoor:
 def _guarded(handler: Handler) -> Handler:
     """``handler``, whose troubles with the store are told as such."""
 
+    @functools.wraps(handler)
     async def handle(exchange: Exchange) -> Outcome:
         with worded():
             return await handler(exchange)
@@ -188,19 +210,18 @@ def _guarded(handler: Handler) -> Handler:
     return handle
 
 
-async def _answer(exchange: Exchange, document: dict[str, Any]) -> Outcome:
-    await exchange.respond(200, msgspec.json.encode(document))
+async def _answer(exchange: Exchange, shown: msgspec.Struct) -> Outcome:
+    await exchange.respond(200, msgspec.json.encode(shown))
     return Outcome.SUCCESS
 
 
-def _page(documents: list[dict[str, Any]], *, has_more: bool) -> dict[str, Any]:
-    return {
-        "object": "list",
-        "data": documents,
-        "first_id": documents[0]["id"] if documents else None,
-        "last_id": documents[-1]["id"] if documents else None,
-        "has_more": has_more,
-    }
+def _showing(kind: type[msgspec.Struct]) -> DoorBodies:
+    return DoorBodies(answers={200: kind})
+
+
+def _ends(shown: Sequence[FileShown | BatchShown]) -> tuple[str | None, str | None]:
+    """The ids of the first and the last one of a page."""
+    return (shown[0].id, shown[-1].id) if shown else (None, None)
 
 
 def _window_seconds(text: str) -> float:

@@ -40,6 +40,7 @@ from penstock.http.inside import InsideCalls
 from penstock.jobs import lines
 from penstock.jobs.execution import ERROR_BYTES_MAX, refused
 from penstock.jobs.files import DAY_SECONDS, Files, new_file_id
+from penstock.jobs.shapes import ENDED_STATES, BatchCounts, BatchProblems, BatchShown
 from penstock.jobs.states import BACKOFF_SECONDS_MAX, Happening
 from penstock.jobs.window import LINES_FIRST, next_window
 from penstock.store.batches import OPEN_STATES, BatchRow, BatchStore, FileRow
@@ -323,7 +324,7 @@ class BatchRun:
                 lines.scan, path, batches.line_bytes_max, batches.table.lines_max
             )
         except FileNotFoundError:
-            scan = lines.Scan(0, [lines.Problem("file_not_found", "The input file is gone.")])
+            scan = lines.Scan(0, [lines.BatchProblem("file_not_found", "The input file is gone.")])
         if scan.problems:
             failed = moved(row, "failed", batches.now(), errors=msgspec.json.encode(scan.problems))
             await batches.change(failed, ("validating", "cancelling"))
@@ -541,37 +542,33 @@ def moved(row: BatchRow, state: str, now: float, **changes: Any) -> BatchRow:
     )
 
 
-def document(row: BatchRow) -> dict[str, Any]:
+def document(row: BatchRow) -> BatchShown:
     """A batch as the OpenAI SDKs know it."""
     moments: dict[str, int] = msgspec.json.decode(row.moments)
-    problems = msgspec.json.decode(row.errors)
-    has_ended = row.state in ("completed", "expired", "cancelled")
-    return {
-        "id": row.batch_id,
-        "object": "batch",
-        "endpoint": row.endpoint,
-        "errors": {"object": "list", "data": problems} if problems else None,
-        "input_file_id": row.input_file_id,
-        "completion_window": row.window,
-        "status": row.state,
-        "output_file_id": row.output_file_id if has_ended and row.completed else None,
-        "error_file_id": row.error_file_id if has_ended and row.failed else None,
-        "created_at": int(row.created_at),
-        "in_progress_at": moments.get("in_progress"),
-        "expires_at": int(row.expires_at),
-        "finalizing_at": moments.get("finalizing"),
-        "completed_at": moments.get("completed"),
-        "failed_at": moments.get("failed"),
-        "expired_at": moments.get("expired"),
-        "cancelling_at": moments.get("cancelling"),
-        "cancelled_at": moments.get("cancelled"),
-        "request_counts": {
-            "total": row.total,
-            "completed": row.completed,
-            "failed": row.failed,
-        },
-        "metadata": msgspec.Raw(row.metadata) if row.metadata != b"null" else None,
-    }
+    problems = msgspec.json.decode(row.errors, type=list[lines.BatchProblem])
+    has_ended = row.state in ENDED_STATES
+    return BatchShown(
+        id=row.batch_id,
+        object="batch",
+        endpoint=row.endpoint,
+        errors=BatchProblems("list", problems) if problems else None,
+        input_file_id=row.input_file_id,
+        completion_window=row.window,
+        status=row.state,
+        output_file_id=row.output_file_id if has_ended and row.completed else None,
+        error_file_id=row.error_file_id if has_ended and row.failed else None,
+        created_at=int(row.created_at),
+        in_progress_at=moments.get("in_progress"),
+        expires_at=int(row.expires_at),
+        finalizing_at=moments.get("finalizing"),
+        completed_at=moments.get("completed"),
+        failed_at=moments.get("failed"),
+        expired_at=moments.get("expired"),
+        cancelling_at=moments.get("cancelling"),
+        cancelled_at=moments.get("cancelled"),
+        request_counts=BatchCounts(row.total, row.completed, row.failed),
+        metadata=msgspec.json.decode(row.metadata),
+    )
 
 
 def _on_one_line(body: bytes) -> msgspec.Raw | str:

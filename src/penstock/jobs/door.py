@@ -12,7 +12,6 @@ import hashlib
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Final, TypeVar
-from urllib.parse import parse_qs
 
 import msgspec
 from starlette.routing import Route
@@ -29,9 +28,10 @@ from penstock.http.door import (
     while_connected,
 )
 from penstock.http.exchange import Exchange
-from penstock.http.sse import CONTENT_TYPE, comment, event
+from penstock.http.query import asking
+from penstock.http.sse import CONTENT_TYPE, MEDIA_TYPE, comment, event
 from penstock.jobs.engine import Jobs, Order, worded
-from penstock.jobs.shapes import JobDeleted, JobPage, JobShown, WebhookSecret
+from penstock.jobs.shapes import JobDeleted, JobPage, JobShown, JobsQuery, WebhookSecret
 from penstock.jobs.states import State
 from penstock.jobs.webhooks import Webhooks, message
 from penstock.providers.request import join_fields, read_field, split_fields
@@ -46,7 +46,6 @@ ENDPOINTS: Final = frozenset({"invoke", "batch", "stream"})
 
 AFTER_SECONDS_MAX: Final = 30 * 86_400.0
 WAIT_SECONDS_MAX: Final = 60.0
-PAGE_MAX: Final = 100
 PING_SECONDS: Final = 15.0
 
 _PREFER_CHARACTERS_MAX: Final = 256
@@ -76,14 +75,16 @@ class JobsDoor:
     def routes(self, desk: Desk) -> list[Route]:
         """Every route of the door."""
 
-        def route(path: str, handler: Handler, method: str, shown: Any = None) -> Route:
+        def route(
+            path: str, handler: Handler, method: str, shown: Any = None, *other: str
+        ) -> Route:
             door = Door(
                 handler,
                 access=Access.KEY,
                 shape=ErrorShape.OPENAI,
                 door="jobs",
                 desk=desk,
-                bodies=DoorBodies(None, {} if shown is None else {200: shown}),
+                bodies=DoorBodies(answers={} if shown is None else {200: shown}, other=other),
             )
             return Route(path, door, methods=[method])
 
@@ -91,7 +92,7 @@ class JobsDoor:
             route("/jobs", self.page, "GET", JobPage),
             route("/jobs/{job}", self.get, "GET", JobShown),
             route("/jobs/{job}", self.delete, "DELETE", JobDeleted),
-            route("/jobs/{job}/events", self.events, "GET"),
+            route("/jobs/{job}/events", self.events, "GET", None, MEDIA_TYPE),
             route("/jobs/{job}/cancel", self.cancel, "POST", JobShown),
             route("/webhooks/secret", self.secret, "GET", WebhookSecret),
         ]
@@ -150,24 +151,18 @@ class JobsDoor:
         await exchange.respond(202, msgspec.json.encode(document(job)))
         return Outcome.SUCCESS
 
-    async def page(self, exchange: Exchange) -> Outcome:
+    @asking(JobsQuery)
+    async def page(self, exchange: Exchange, query: JobsQuery) -> Outcome:
         """``GET /jobs``: the tenant's jobs, the newest first."""
-        query = query_of(exchange)
-        limit = limit_of(query)
-        state = query.get("status")
-        if state is not None and state not in list(State):
-            raise InvalidRequest(
-                "'status' must be one of " + ", ".join(State) + ".", param="status"
-            )
         jobs = await self._jobs.page(
             principal_of(exchange).tenant,
             kind=KIND,
-            state=None if state is None else State(state),
-            before=query.get("after"),
-            limit=limit + 1,
+            state=query.status,
+            before=query.after,
+            limit=query.limit + 1,
         )
-        data = [document(job) for job in jobs[:limit]]
-        listed = {"object": "list", "data": data, "has_more": len(jobs) > limit}
+        data = [document(job) for job in jobs[: query.limit]]
+        listed = {"object": "list", "data": data, "has_more": len(jobs) > query.limit}
         await exchange.respond(200, msgspec.json.encode(listed))
         return Outcome.SUCCESS
 
@@ -276,23 +271,6 @@ def idempotency_of(exchange: Exchange, path: str, body: bytes) -> Idempotency | 
             "Idempotency-Key must be 1 to 255 visible ASCII characters.", param="Idempotency-Key"
         )
     return Idempotency(key, hashlib.sha256(path.encode() + b"\x00" + body).digest())
-
-
-def query_of(exchange: Exchange) -> dict[str, str]:
-    """The query's parameters; of one given twice, the last. Raises InvalidRequest."""
-    try:
-        parsed = parse_qs(exchange.scope["query_string"].decode("ascii"), max_num_fields=16)
-    except ValueError:
-        raise InvalidRequest("The query must have at most 16 parameters, in ASCII.") from None
-    return {name: values[-1] for name, values in parsed.items()}
-
-
-def limit_of(query: Mapping[str, str], default: int = 20) -> int:
-    """How many rows a page has. Raises InvalidRequest."""
-    text = query.get("limit", str(default))
-    if not _NUMBER.match(text) or not 1 <= int(text) <= PAGE_MAX:
-        raise InvalidRequest(f"'limit' must be a number from 1 to {PAGE_MAX}.", param="limit")
-    return int(text)
 
 
 def last_event_id(exchange: Exchange) -> int:

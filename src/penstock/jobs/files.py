@@ -20,10 +20,10 @@ from typing import BinaryIO, Final
 from penstock.config.model import BatchesTable
 from penstock.errors import CallError, InvalidRequest, NotFound, QueueFull, Unprocessable
 from penstock.jobs.multipart import Multipart, Part
+from penstock.jobs.shapes import FileShown
 from penstock.store.batches import BatchStore, FileRow
 from penstock.store.jobs import Idempotency, IdempotencyConflict
 
-PURPOSES: Final = ("batch", "batch_output")
 FIELD_BYTES_MAX: Final = 1024
 FILENAME_CHARACTERS_MAX: Final = 255
 READ_BYTES: Final = 64 * 1024
@@ -216,18 +216,18 @@ class _Upload:
             )
 
 
-def document(row: FileRow) -> dict[str, object]:
+def document(row: FileRow) -> FileShown:
     """A file as the OpenAI SDKs know it."""
-    return {
-        "id": row.file_id,
-        "object": "file",
-        "bytes": row.bytes,
-        "created_at": int(row.created_at),
-        "expires_at": int(row.expires_at),
-        "filename": row.filename,
-        "purpose": row.purpose,
-        "status": "processed",
-    }
+    return FileShown(
+        id=row.file_id,
+        object="file",
+        bytes=row.bytes,
+        created_at=int(row.created_at),
+        expires_at=int(row.expires_at),
+        filename=row.filename,
+        purpose=row.purpose,
+        status="processed",
+    )
 
 
 def _no_such_file() -> CallError:

@@ -37,7 +37,7 @@ class _Id(msgspec.Struct):
     custom_id: str | None = None
 
 
-class Problem(msgspec.Struct, frozen=True):
+class BatchProblem(msgspec.Struct, frozen=True):
     """What is wrong with an input, or with one line of it (counted from 1)."""
 
     code: str
@@ -50,7 +50,7 @@ class Scan(msgspec.Struct):
     """What an input file holds: so many lines, and what forbids to begin."""
 
     total: int = 0
-    problems: list[Problem] = []
+    problems: list[BatchProblem] = []
 
 
 class Bad(Exception):
@@ -121,7 +121,7 @@ def scan(path: Path, line_bytes_max: int, lines_max: int) -> Scan:
             found.total += 1
             if found.total > lines_max:
                 message = f"A batch has at most {lines_max} lines."
-                found.problems.append(Problem("too_many_lines", message))
+                found.problems.append(BatchProblem("too_many_lines", message))
                 return found
             custom_id = None if raw is None else custom_id_of(raw)
             if custom_id is None:
@@ -131,11 +131,11 @@ def scan(path: Path, line_bytes_max: int, lines_max: int) -> Scan:
             value = int.from_bytes(mark.digest())
             if value in seen and len(found.problems) < PROBLEMS_MAX:
                 message = "This custom_id stands in an earlier line."
-                problem = Problem("duplicate_custom_id", message, number, "custom_id")
+                problem = BatchProblem("duplicate_custom_id", message, number, "custom_id")
                 found.problems.append(problem)
             seen.add(value)
     if not found.total:
-        found.problems.append(Problem("empty_file", "The input file has no lines."))
+        found.problems.append(BatchProblem("empty_file", "The input file has no lines."))
     return found
 
 

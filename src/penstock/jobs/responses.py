@@ -21,9 +21,11 @@ from penstock.errors import InternalError, NotFound
 from penstock.http.auth import Principal
 from penstock.http.door import Access, Desk, Door, ErrorShape, Handler, while_connected
 from penstock.http.exchange import Exchange
+from penstock.http.query import asking
 from penstock.http.sse import CONTENT_TYPE, comment, event
-from penstock.jobs.door import PING_SECONDS, idempotency_of, query_of
+from penstock.jobs.door import PING_SECONDS, idempotency_of
 from penstock.jobs.engine import Jobs, Order
+from penstock.jobs.shapes import ResponseQuery
 from penstock.jobs.states import State
 from penstock.providers.base import ParsedCall
 from penstock.providers.control import with_changes
@@ -101,14 +103,13 @@ class BackgroundResponses:
         await exchange.respond(200, msgspec.json.encode(await self._document(job)))
         return Outcome.SUCCESS
 
-    async def get(self, exchange: Exchange) -> Outcome:
+    @asking(ResponseQuery)
+    async def get(self, exchange: Exchange, query: ResponseQuery) -> Outcome:
         """``GET /v1/responses/{id}``, also ``?stream=true``."""
         job = await self._named(exchange)
-        query = query_of(exchange)
-        if query.get("stream") == "true":
-            after = query.get("starting_after", "")
-            is_number = after.isascii() and after.isdecimal() and len(after) < 10
-            return await self._stream(exchange, job, after=int(after) if is_number else -1)
+        if query.stream:
+            after = -1 if query.starting_after is None else query.starting_after
+            return await self._stream(exchange, job, after=after)
         await exchange.respond(200, msgspec.json.encode(await self._document(job)))
         return Outcome.SUCCESS
 

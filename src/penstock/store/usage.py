@@ -12,11 +12,14 @@ import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, Literal, TypeAlias, get_args
 
 import msgspec
 
-GROUPS: Final = ("tenant", "chain", "model", "class", "day", "key", "deployment", "outcome")
+Group: TypeAlias = Literal[
+    "tenant", "chain", "model", "class", "day", "key", "deployment", "outcome"
+]
+GROUPS: Final[tuple[str, ...]] = get_args(Group)
 CALL_COLUMNS: Final = (
     "at", "tenant", "class", "model", "chain", "run", "step",
     "tokens_input", "tokens_output", "tokens_output_max", "deadline_seconds",

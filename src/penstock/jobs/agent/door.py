@@ -13,6 +13,7 @@ from penstock.errors import NotServed
 from penstock.http.door import Access, Desk, Door, DoorBodies, ErrorShape, Handler
 from penstock.http.exchange import Exchange
 from penstock.http.inside import InsideCalls
+from penstock.http.sse import MEDIA_TYPE
 from penstock.jobs.agent.assistants import Assistants
 from penstock.jobs.agent.execution import AgentExecutor
 from penstock.jobs.agent.runs import KIND, Chains, Runs, webhook_message
@@ -91,6 +92,7 @@ class AgentDoor:
             *,
             asked: Any = None,
             shown: Any = None,
+            other: tuple[str, ...] = (),
         ) -> Route:
             door = Door(
                 handler,
@@ -98,7 +100,7 @@ class AgentDoor:
                 shape=ErrorShape.OPENAI,
                 door="agent",
                 desk=desk,
-                bodies=DoorBodies(asked, {} if shown is None else {200: shown}),
+                bodies=DoorBodies(asked, {} if shown is None else {200: shown}, other=other),
             )
             return Route(path, door, methods=[method] if isinstance(method, str) else method)
 
@@ -130,7 +132,13 @@ class AgentDoor:
             for one in (
                 route("POST", of + "/runs", runs.create, asked=RunBody, shown=RunShown),
                 route("POST", of + "/runs/wait", runs.create_and_wait, asked=RunBody, shown=Any),
-                route("POST", of + "/runs/stream", runs.create_and_stream, asked=RunBody),
+                route(
+                    "POST",
+                    of + "/runs/stream",
+                    runs.create_and_stream,
+                    asked=RunBody,
+                    other=(MEDIA_TYPE,),
+                ),
             )
         ]
         run = "/threads/{thread}/runs/{run}"
@@ -141,7 +149,7 @@ class AgentDoor:
             route("GET", run, runs.get, shown=RunShown),
             route("DELETE", run, runs.delete, shown=_Part),
             route("GET", run + "/join", runs.join, shown=Any),
-            route("GET", run + "/stream", runs.stream),
+            route("GET", run + "/stream", runs.stream, other=(MEDIA_TYPE,)),
             route("POST", run + "/cancel", runs.cancel, shown=_Part),
         ]
 

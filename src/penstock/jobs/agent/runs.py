@@ -21,19 +21,25 @@ from penstock.errors import CallError, Forbidden, NotFound, NotServed, Unprocess
 from penstock.http.auth import Principal
 from penstock.http.door import while_connected
 from penstock.http.exchange import ClientGone, Exchange
+from penstock.http.query import asking
 from penstock.http.sse import CONTENT_TYPE, comment, event
 from penstock.jobs.agent.execution import RunDetails
 from penstock.jobs.agent.request import RunRequest, assistant_id, read_run, uuid_of
-from penstock.jobs.agent.shapes import BATCH_MAX
+from penstock.jobs.agent.shapes import (
+    BATCH_MAX,
+    CancelQuery,
+    JoinQuery,
+    JoinStreamQuery,
+    RunsQuery,
+    StreamQuery,
+)
 from penstock.jobs.agent.threads import Threads, conflict, iso
 from penstock.jobs.door import (
     PING_SECONDS,
     idempotency_of,
     last_event_id,
-    limit_of,
     numbered,
     principal_of,
-    query_of,
     with_pings,
 )
 from penstock.jobs.engine import Jobs, Order
@@ -52,7 +58,6 @@ OPEN: Final = (State.PENDING, State.RUNNING)
 """In this order: cancelling what runs would start what is pending."""
 
 _STREAM_HEADERS: Final = {"cache-control": "no-cache", "x-accel-buffering": "no"}
-_TRUE: Final = frozenset({"1", "true", "True"})
 
 
 class Chains(Protocol):
@@ -106,31 +111,27 @@ class Runs:
         job, request = await self._accept(exchange, await exchange.body())
         return await self._answer_result(exchange, job, cancels=request.cancels_on_disconnect)
 
-    async def create_and_stream(self, exchange: Exchange) -> Outcome:
+    @asking(StreamQuery)
+    async def create_and_stream(self, exchange: Exchange, query: StreamQuery) -> Outcome:
         """``POST …/runs/stream``: create it, and tell it as it goes on."""
         job, request = await self._accept(exchange, await exchange.body())
-        return await self._answer_stream(exchange, job, 0, cancels=request.cancels_on_disconnect)
+        cancels, mode = request.cancels_on_disconnect, query.stream_mode
+        return await self._answer_stream(exchange, job, 0, cancels=cancels, mode=mode)
 
     # Those that are there.
 
-    async def page(self, exchange: Exchange) -> Outcome:
+    @asking(RunsQuery)
+    async def page(self, exchange: Exchange, query: RunsQuery) -> Outcome:
         """``GET /threads/{thread}/runs``: the newest first."""
         thread = await self._threads.named(exchange)
-        query = query_of(exchange)
-        limit, offset = limit_of(query, 10), query.get("offset", "0")
-        if not offset.isdecimal() or len(offset) > 3:
-            raise Unprocessable("'offset' must be from 0 to 999.", param="offset")
-        state = query.get("status")
-        if state is not None and state not in list(State):
-            raise Unprocessable("'status' must be one of " + ", ".join(State) + ".")
         jobs = await self._jobs.page(
             principal_of(exchange).tenant,
             kind=KIND,
             thread_id=thread.thread_id,
-            state=None if state is None else State(state),
-            limit=limit + int(offset),
+            state=query.status,
+            limit=query.limit + query.offset,
         )
-        listed = [document(job) for job in jobs[int(offset) :]]
+        listed = [document(job) for job in jobs[query.offset :]]
         await exchange.respond(200, msgspec.json.encode(listed))
         return Outcome.SUCCESS
 
@@ -139,32 +140,32 @@ class Runs:
         await exchange.respond(200, msgspec.json.encode(document(await self._named(exchange))))
         return Outcome.SUCCESS
 
-    async def join(self, exchange: Exchange) -> Outcome:
+    @asking(JoinQuery)
+    async def join(self, exchange: Exchange, query: JoinQuery) -> Outcome:
         """``GET …/join``: what it came to, once it has ended."""
         job = await self._named(exchange)
-        return await self._answer_result(exchange, job, cancels=_cancels(exchange))
+        return await self._answer_result(exchange, job, cancels=query.cancel_on_disconnect)
 
-    async def stream(self, exchange: Exchange) -> Outcome:
+    @asking(JoinStreamQuery)
+    async def stream(self, exchange: Exchange, query: JoinStreamQuery) -> Outcome:
         """``GET …/stream``: what it tells, from behind ``Last-Event-ID``."""
         job = await self._named(exchange)
         after = last_event_id(exchange)
-        return await self._answer_stream(exchange, job, after, cancels=_cancels(exchange))
+        cancels, mode = query.cancel_on_disconnect, query.stream_mode
+        return await self._answer_stream(exchange, job, after, cancels=cancels, mode=mode)
 
-    async def cancel(self, exchange: Exchange) -> Outcome:
+    @asking(CancelQuery)
+    async def cancel(self, exchange: Exchange, query: CancelQuery) -> Outcome:
         """``POST …/cancel``: end it where it stands, and with ``wait`` tell when it has ended."""
         await exchange.body()
-        query = query_of(exchange)
         job = await self._named(exchange)
-        action = query.get("action", "interrupt")
-        if action not in ("interrupt", "rollback"):
-            raise Unprocessable("'action' must be interrupt or rollback.", param="action")
-        if action == "rollback":
+        if query.action == "rollback":
             if not details_of(job).is_stateless:
                 raise _no_rollback("action")
             await self._jobs.delete(job.tenant, job.job_id)
         else:
             await self._jobs.cancel(job.tenant, job.job_id)
-            if query.get("wait") in _TRUE:
+            if query.wait:
                 await self._jobs.wait(job.tenant, job.job_id, CANCEL_WAIT_SECONDS)
         await exchange.respond(200, b"{}")
         return Outcome.SUCCESS
@@ -314,7 +315,7 @@ class Runs:
         return b"null" if result is None else result[1]
 
     async def _answer_stream(
-        self, exchange: Exchange, job: Job, after: int, *, cancels: bool
+        self, exchange: Exchange, job: Job, after: int, *, cancels: bool, mode: str | None
     ) -> Outcome:
         exchange.response_headers.update(
             {
@@ -325,7 +326,7 @@ class Runs:
         )
         await exchange.start(200, CONTENT_TYPE)
         try:
-            last = await while_connected(exchange, self._pass_on(exchange, job, after))
+            last = await while_connected(exchange, self._pass_on(exchange, job, after, mode))
         except ClientGone:
             await self._left(job, cancels=cancels)
             raise
@@ -333,9 +334,8 @@ class Runs:
         await exchange.finish()
         return Outcome.SUCCESS
 
-    async def _pass_on(self, exchange: Exchange, job: Job, after: int) -> bytes:
+    async def _pass_on(self, exchange: Exchange, job: Job, after: int, wanted: str | None) -> bytes:
         """Write the events as they come; the end of the stream is given back."""
-        wanted = query_of(exchange).get("stream_mode")
         events = self._jobs.events(job.tenant, job.job_id, after)
         async for told in with_pings(events, PING_SECONDS):
             if told is None:
@@ -392,10 +392,6 @@ def webhook_message(job: Job) -> bytes:
 
 def _place(job: Job) -> str:
     return f"/threads/{details_of(job).thread_id}/runs/{job.job_id}"
-
-
-def _cancels(exchange: Exchange) -> bool:
-    return query_of(exchange).get("cancel_on_disconnect") in _TRUE
 
 
 def _is_of_mode(name: str, wanted: str) -> bool:

@@ -11,7 +11,9 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 import msgspec
 from msgspec import Meta
 
+from penstock.http.query import UNPROCESSABLE, Query
 from penstock.jobs.door import AFTER_SECONDS_MAX
+from penstock.jobs.shapes import PageLimit
 from penstock.jobs.states import State
 
 IDS_MAX: Final = 1000
@@ -27,7 +29,20 @@ Status: TypeAlias = Literal["idle", "busy", "interrupted", "error"]
 SortBy: TypeAlias = Literal["created_at", "updated_at", "thread_id", "status"]
 
 _Mode: TypeAlias = Annotated[str, Meta(pattern=r"^[a-z-]{1,32}\Z")]
-_CheckpointId: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Za-z0-9-]{1,64}\Z")]
+_CHECKPOINT_ID: Final = r"^[A-Za-z0-9-]{1,64}\Z"
+_CheckpointId: TypeAlias = Annotated[str, Meta(pattern=_CHECKPOINT_ID)]
+_Before: TypeAlias = Annotated[
+    str,
+    Meta(
+        pattern=_CHECKPOINT_ID,
+        description="a checkpoint's id: letters, digits and hyphens",
+        extra=UNPROCESSABLE,
+    ),
+]
+_Skipped: TypeAlias = Annotated[
+    int, Meta(ge=0, le=999, description="how many are left out before", extra=UNPROCESSABLE)
+]
+_RunState: TypeAlias = Annotated[State | None, Meta(extra=UNPROCESSABLE)]
 _Uuid: TypeAlias = Annotated[str, Meta(extra_json_schema={"format": "uuid"})]
 _Object: TypeAlias = dict[str, Any]
 _Limit: TypeAlias = Annotated[int, Meta(ge=1, le=LIMIT_MAX)]
@@ -42,6 +57,54 @@ class Checkpoint(msgspec.Struct):
     checkpoint_ns: str | None = None
     checkpoint_map: Any = None
     thread_id: str | None = None
+
+
+class RunsQuery(Query, frozen=True):
+    """Which runs of a thread are wanted, the newest first."""
+
+    limit: PageLimit = 10
+    offset: _Skipped = 0
+    status: _RunState = None
+
+
+class StreamQuery(Query, frozen=True):
+    """What a stream tells of a run."""
+
+    stream_mode: Annotated[
+        str | None, Meta(description="the one mode whose events are told; default: all there are")
+    ] = None
+
+
+class JoinQuery(Query, frozen=True):
+    """What becomes of a run when who waits for it hangs up."""
+
+    cancel_on_disconnect: bool = False
+
+
+class JoinStreamQuery(StreamQuery, frozen=True):
+    """The same of a stream, and what it tells of the run."""
+
+    cancel_on_disconnect: bool = False
+
+
+class CancelQuery(Query, frozen=True):
+    """How a run is ended, and whether the answer waits for its end."""
+
+    action: Annotated[Literal["interrupt", "rollback"], Meta(extra=UNPROCESSABLE)] = "interrupt"
+    wait: bool = False
+
+
+class StateQuery(Query, frozen=True):
+    """What is shown of a state."""
+
+    subgraphs: bool = False
+
+
+class HistoryQuery(Query, frozen=True):
+    """Which states of a thread are wanted, the newest first."""
+
+    limit: PageLimit = 10
+    before: _Before | None = None
 
 
 class Body(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):

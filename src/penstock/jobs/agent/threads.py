@@ -27,6 +27,7 @@ from penstock.errors import (
 from penstock.http.door import while_connected
 from penstock.http.exchange import Exchange, Inside
 from penstock.http.inside import InsideCalls
+from penstock.http.query import asking
 from penstock.jobs.agent.execution import Standing
 from penstock.jobs.agent.request import (
     Fields,
@@ -38,9 +39,11 @@ from penstock.jobs.agent.request import (
 )
 from penstock.jobs.agent.shapes import (
     IDS_MAX,
+    HistoryQuery,
     HistoryWanted,
     SortBy,
     StateChange,
+    StateQuery,
     StateWanted,
     Status,
     ThreadBody,
@@ -48,7 +51,7 @@ from penstock.jobs.agent.shapes import (
     ThreadSearch,
     fields_of,
 )
-from penstock.jobs.door import limit_of, principal_of, query_of
+from penstock.jobs.door import principal_of
 from penstock.jobs.engine import Jobs
 from penstock.jobs.execution import refused
 from penstock.jobs.states import State
@@ -196,11 +199,11 @@ class Threads:
         counted = self._store.count(principal_of(exchange).tenant, _search(fields))
         return await _respond(exchange, await stored(counted))
 
-    async def state(self, exchange: Exchange) -> Outcome:
+    @asking(StateQuery)
+    async def state(self, exchange: Exchange, query: StateQuery) -> Outcome:
         """``GET /threads/{thread}/state`` and ``…/state/{checkpoint}``."""
-        subgraphs = query_of(exchange).get("subgraphs") in ("true", "True", "1")
         checkpoint_id = checked_checkpoint(exchange.path_params.get("checkpoint"), None)
-        return await self._show_state(exchange, checkpoint_id, subgraphs=subgraphs)
+        return await self._show_state(exchange, checkpoint_id, subgraphs=query.subgraphs)
 
     async def state_at(self, exchange: Exchange) -> Outcome:
         """``POST /threads/{thread}/state/checkpoint``."""
@@ -238,11 +241,10 @@ class Threads:
         checkpoint = msgspec.json.decode(changed.checkpoint)
         return await _respond(exchange, {"checkpoint": checkpoint, **checkpoint})
 
-    async def history(self, exchange: Exchange) -> Outcome:
+    @asking(HistoryQuery)
+    async def history(self, exchange: Exchange, query: HistoryQuery) -> Outcome:
         """``GET /threads/{thread}/history``: its states, the newest first."""
-        query = query_of(exchange)
-        before = checked_checkpoint(query.get("before"), None)
-        return await self._show_history(exchange, limit_of(query, 10), before)
+        return await self._show_history(exchange, query.limit, query.before)
 
     async def search_history(self, exchange: Exchange) -> Outcome:
         """``POST /threads/{thread}/history``: the same with a body."""
