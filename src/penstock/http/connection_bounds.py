@@ -10,7 +10,8 @@ stands beside the service and has everybody behind it. One that stands elsewhere
 its operator sets the bound to what the proxy may have. Whom a proxy speaks for is not looked at:
 the proxy can bound that, and a header that says so can be made up.
 
-An IPv6 address counts by its first 64 bits, which is the least that one customer is given.
+An IPv6 address counts by its first 64 bits, which is the least that one customer is given. Of
+link-local ones, which have the same bits everywhere, those of one link are one.
 """
 
 from __future__ import annotations
@@ -94,6 +95,8 @@ def counted_address(caller: Any, own: Any) -> str | None:
     if isinstance(address, ipaddress.IPv6Address):
         if address.ipv4_mapped is None:
             network = ipaddress.ip_network((address, 64), strict=False)
+            if address.is_link_local:
+                return f"{network}%{caller[3]}"
             return None if address.is_loopback else str(network)
         address = address.ipv4_mapped
     return None if address.is_loopback else str(address)

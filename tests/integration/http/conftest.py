@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -113,6 +114,7 @@ def serving(caplog: pytest.LogCaptureFixture) -> Callable[..., Any]:
         access: Access = Access.PUBLIC,
         app: Callable[..., Awaitable[None]] | None = None,
         routes: Sequence[tuple[str, str, Handler, Access]] = (),
+        sockets: Sequence[socket.socket] | None = None,
         **table: Any,
     ) -> AsyncIterator[Service]:
         server_table = ServerTable(port=0, **table)
@@ -127,7 +129,7 @@ def serving(caplog: pytest.LogCaptureFixture) -> Callable[..., Any]:
         listed = [
             Route(path, door(one, needs), methods=[method]) for method, path, one, needs in routes
         ] or [Route("/", door(handler or _echo, access), methods=["GET", "POST"])]
-        server = HttpServer(app or Entrance(listed, desk), server_table)
+        server = HttpServer(app or Entrance(listed, desk), server_table, sockets=sockets)
         await server.start()
         service = Service(server, desk)
         try:
