@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -63,6 +63,11 @@ PURGE_SECONDS: Final = 60.0
 LOOK_SECONDS: Final = 5.0
 """How long a reader of events sleeps at most: another process may have the job."""
 EVENTS_READ_MAX: Final = 200
+STARTING_MAX: Final = 100
+"""Attempts that are on their way to their executor: after a restart there may be very many to
+start, and the event loop serves others meanwhile."""
+KEPT_TOGETHER_MAX: Final = 1000
+"""Works that are given to the store at once: it takes so many, and others have some."""
 DAY_SECONDS: Final = 86_400.0
 
 _T = TypeVar("_T")
@@ -100,7 +105,6 @@ class Clocks(msgspec.Struct, frozen=True):
 class _Running(msgspec.Struct, frozen=True):
     """An attempt under way: what is cancelled, and what stores how it ended."""
 
-    rank: int
     work: asyncio.Task[Ending]
     attempt: asyncio.Task[None]
 
@@ -133,6 +137,9 @@ class Jobs:
         self._principal_of = principal_of
         self._open: dict[str, tuple[int, int]] = {}
         self._running: dict[str, _Running] = {}
+        self._running_of_rank: Counter[int] = Counter()
+        self._starting: set[str] = set()
+        self._keeping = asyncio.Semaphore(KEPT_TOGETHER_MAX)
         self._cancelling: set[str] = set()
         self._watchers: dict[str, set[asyncio.Event]] = {}
         self.owned = asyncio.Event()
@@ -331,35 +338,39 @@ class Jobs:
         open_jobs = await self._kept(self.store.open_by_tenant, self._began_at)
         for tenant, (count, size) in open_jobs.items():
             self._count(tenant, count, size)
-        orphans = await self._kept(self.store.orphans, self._owner.name)
-        if orphans:
-            _log.warning("%d jobs of a process that ended are taken over", len(orphans))
-        ended = Ending(
-            Happening.GIVEN_BACK, code="front_lost", message="The service was stopped meanwhile."
-        )
-        await asyncio.gather(*(self._conclude(job, ended) for job in orphans))
+        given_back = after(State.RUNNING, Happening.GIVEN_BACK)
+        now, taken_over = self._clocks.wall(), 0
+        while some := await self._kept(
+            self.store.give_back, self._owner.name, given_back.value, now
+        ):
+            taken_over += some
+        if taken_over:
+            _log.warning("%d jobs of a process that ended are taken over", taken_over)
+            for job_id in self._watchers:
+                self._changed(job_id)
 
     async def _start_due(self, now: float) -> None:
         ranks = sorted({table.rank for table in self.classes.values()})
         for rank in ranks:
             if self._stopping:
                 return
-            running: dict[int, int] = {}
-            for one in self._running.values():
-                running[one.rank] = running.get(one.rank, 0) + 1
-            free = places_free(ranks, running, self.table.running_max)[rank]
+            free = places_free(ranks, self._running_of_rank, self.table.running_max)[rank]
+            free = min(free, STARTING_MAX - len(self._starting))
             if not free:
                 continue
             jobs = await self._kept(self.store.claim, self._owner.name, rank, free, now)
+            self._running_of_rank[rank] += len(jobs)
+            self._starting.update(job.job_id for job in jobs)
             for job in jobs:
                 work = asyncio.create_task(self._carried_out(job))
                 attempt = asyncio.create_task(self._attempt(job, work))
-                self._running[job.job_id] = _Running(rank, work, attempt)
+                self._running[job.job_id] = _Running(work, attempt)
                 self._changed(job.job_id)
 
     async def _attempt(self, job: Job, work: asyncio.Task[Ending]) -> None:
         """One attempt, from its start to what is stored of its end; never cancelled itself."""
         await asyncio.wait({work})
+        self._has_started(job.job_id)
         if work.cancelled():
             ending = Ending(Happening.GIVEN_BACK, code="draining")
             if job.job_id in self._cancelling:
@@ -372,8 +383,16 @@ class Jobs:
             ending = work.result()
         await self._conclude(job, ending)
         self._running.pop(job.job_id, None)
+        self._running_of_rank[job.rank] -= 1
         self._cancelling.discard(job.job_id)
         self._wake.set()
+
+    def _has_started(self, job_id: str) -> None:
+        """It is on its way no more; once none is, more may be."""
+        if job_id in self._starting:
+            self._starting.remove(job_id)
+            if not self._starting:
+                self._wake.set()
 
     async def _carried_out(self, job: Job) -> Ending:
         if job.cancel_requested or job.job_id in self._cancelling:
@@ -399,6 +418,7 @@ class Jobs:
         last, size = (0, 0)
         if job.attempts > 1:
             last, size = await self._kept(self.store.last_event, job.job_id)
+        self._has_started(job.job_id)
 
         async def keep(events: Sequence[Event], lost: bool) -> None:  # noqa: FBT001 - as Keep has it
             await self._kept(_append_events(self.store, lost), job.job_id, events)
@@ -487,12 +507,13 @@ class Jobs:
 
     async def _kept(self, work: Callable[..., Future[_T]], *arguments: Any) -> _T:
         """The same, tried until the store works again: what has happened must not be lost."""
-        while True:
-            try:
-                return await asyncio.wrap_future(work(*arguments))
-            except StoreError as error:
-                _log.error("jobs wait for the store: %s", error)
-                await asyncio.sleep(STORE_RETRY_SECONDS)
+        async with self._keeping:
+            while True:
+                try:
+                    return await asyncio.wrap_future(work(*arguments))
+                except StoreError as error:
+                    _log.error("jobs wait for the store: %s", error)
+                    await asyncio.sleep(STORE_RETRY_SECONDS)
 
     @contextmanager
     def _watching(self, job_id: str) -> Iterator[asyncio.Event]:

@@ -19,6 +19,8 @@ from penstock.store.writer import Writer
 
 PURGED_TOGETHER_MAX: Final = 100
 """Jobs that one work removes: the writer's other works wait meanwhile."""
+GIVEN_BACK_TOGETHER_MAX: Final = 1000
+"""The same of those that ran for another process: some 50 ms."""
 
 
 class NewJob(msgspec.Struct, frozen=True, kw_only=True):
@@ -208,13 +210,14 @@ class JobStore:
 
         return self._reader.submit(query)
 
-    def orphans(self, owner: str) -> Future[list[Job]]:
-        """Jobs that run for an owner other than this one."""
+    def give_back(self, owner: str, state: str, now: float) -> Future[int]:
+        """Bring some of the jobs that run for another owner to that state; how many they were."""
 
-        def query(connection: sqlite3.Connection) -> list[Job]:
-            return [_job(row) for row in connection.execute(_ORPHANS, (owner,))]
+        def work(connection: sqlite3.Connection) -> int:
+            values = (state, now, owner, GIVEN_BACK_TOGETHER_MAX)
+            return connection.execute(_GIVE_BACK, values).rowcount
 
-        return self._reader.submit(query)
+        return self._writer.submit(work)
 
     def journaled(self, job_id: str) -> Future[int]:
         """How many finished calls of the job the journal holds, all that was submitted included."""
@@ -428,7 +431,10 @@ _CLAIM = """
     WHERE job_id = ?
 """
 _NEXT_DUE = "SELECT MIN(due_at) FROM jobs WHERE state = 'pending' AND due_at > ?"
-_ORPHANS = "SELECT * FROM jobs WHERE state = 'running' AND owner != ? ORDER BY rank, created_at"
+_GIVE_BACK = """
+    UPDATE jobs SET state = ?, owner = NULL, due_at = ?
+    WHERE job_id IN (SELECT job_id FROM jobs WHERE state = 'running' AND owner != ? LIMIT ?)
+"""
 _JOURNALED = "SELECT COUNT(*) FROM job_journal WHERE job_id = ?"
 _AGAIN = """
     UPDATE jobs SET state = 'pending', owner = NULL, due_at = ?, blame = ?,

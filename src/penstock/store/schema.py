@@ -133,5 +133,7 @@ STEPS: Final[tuple[tuple[str, ...], ...]] = (
         # A JSON array of the tenants that a key may act for.
         "ALTER TABLE keys ADD COLUMN acts_for TEXT NOT NULL DEFAULT '[]'",
     ),
+    # When the next job is due is asked whenever one comes, however many wait.
+    ("CREATE INDEX jobs_due ON jobs (due_at) WHERE state = 'pending'",),
 )
 """Step 1 stands first; the version of a database is the number of steps that it has taken."""

@@ -1,12 +1,15 @@
 """What the engine promises: nothing accepted is lost, nothing ended is begun again."""
 
 import asyncio
+import threading
 
 import msgspec
 import pytest
 
 from penstock.errors import Draining, NotFound, QueueFull, Unprocessable
+from penstock.jobs import engine
 from penstock.jobs.engine import Order
+from penstock.store import jobs as store
 from penstock.store.jobs import Idempotency
 
 
@@ -53,6 +56,63 @@ def test_what_ran_when_the_process_died_runs_again_at_once_in_the_next_one(bench
                 job = await second.jobs.wait("acme", job_id)
 
                 assert (job.state, job.attempts) == ("success", 2)
+
+    run(work)
+
+
+class AtOnce:
+    """Stands before a method of a store, and notes how many of its works were under way."""
+
+    def __init__(self, work) -> None:
+        self._work = work
+        self._lock = threading.Lock()
+        self.now = self.most = 0
+
+    def __call__(self, *arguments, **named):
+        with self._lock:
+            self.now += 1
+            self.most = max(self.most, self.now)
+        future = self._work(*arguments, **named)
+        future.add_done_callback(self._ended)
+        return future
+
+    def _ended(self, _future) -> None:
+        with self._lock:
+            self.now -= 1
+
+
+def test_very_many_that_ran_when_the_process_died_start_a_few_at_a_time(bench, monkeypatch) -> None:
+    """Others are served meanwhile; and of the work that is given to the store, other works, too."""
+    monkeypatch.setattr(store, "GIVEN_BACK_TOGETHER_MAX", 3)
+    monkeypatch.setattr(engine, "STARTING_MAX", 2)
+
+    async def work() -> None:
+        async with bench(dies=True) as first:
+            ordered = [await first.order() for _ in range(8)]
+            await first.begun(8)
+        async with bench() as second:
+            second.store.body = bodies = AtOnce(second.store.body)
+            assert sorted(await second.begun(8)) == sorted(ordered)
+            assert [attempt.job.attempts for attempt in second.played.begun] == [2] * 8
+            assert bodies.most <= 2
+
+    run(work)
+
+
+def test_however_many_end_at_once_the_store_is_given_a_few_at_a_time(bench, monkeypatch) -> None:
+    """It takes so many works; more would be refused, and tried again and again."""
+    monkeypatch.setattr(engine, "KEPT_TOGETHER_MAX", 2)
+
+    async def work() -> None:
+        async with bench() as one:
+            ordered = [await one.order() for _ in range(8)]
+            await one.begun(8)
+            one.store.finish = ends = AtOnce(one.store.finish)
+            for job_id in ordered:
+                one.played.end(job_id)
+            for job_id in ordered:
+                assert (await one.jobs.wait("acme", job_id)).state == "success"
+            assert ends.most <= 2
 
     run(work)
 
