@@ -134,6 +134,11 @@ class Service:
         """Whether chains and gateway answer."""
         return not self._is_draining and self._pool.ready
 
+    @property
+    def waiting_count(self) -> int:
+        """How many calls wait for their turn."""
+        return self._dispatcher.scheduler.waiting_count
+
     async def start(self) -> None:
         """Listen, and begin to start the chain workers. Raises PenstockError, OSError."""
         _allow_files(self._config)

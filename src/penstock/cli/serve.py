@@ -6,12 +6,14 @@ import asyncio
 import gc
 import signal
 import sys
+import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from penstock.cli.pauses import Pauses
 from penstock.config.load import Loaded, Overrides, load_with_secrets
 from penstock.errors import PenstockError
 
@@ -106,7 +108,7 @@ async def _serve(loaded: Loaded, load: partial[Loaded], *, watches_chains: bool)
             f"cannot listen on {table.host}:{table.port}: {error.strerror or error}; "
             "choose another --port, or stop what listens there"
         ) from None
-    _collect_rarely()
+    _collect_rarely(service)
     reloads: set[asyncio.Task[bool]] = set()
     loop.add_signal_handler(signal.SIGHUP, _reload, service, reloads)
     _say_what_runs(service, loaded)
@@ -115,7 +117,7 @@ async def _serve(loaded: Loaded, load: partial[Loaded], *, watches_chains: bool)
         raise PenstockError("a part of the service ended; the log says why")
 
 
-def _collect_rarely() -> None:
+def _collect_rarely(service: Service) -> None:
     """What stands now stays, and a call makes some hundred objects and hardly a circle of them.
 
     At its usual rate the collection of circles was a twentieth of what a call cost.
@@ -123,6 +125,7 @@ def _collect_rarely() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_OBJECTS, 10, 10)
+    gc.callbacks.append(Pauses(time.monotonic, lambda: service.waiting_count))
 
 
 def _stop_or_exit(stop: asyncio.Event) -> None:
