@@ -1,10 +1,11 @@
 """Load over raw asyncio connections, cheap enough that the server is what is measured.
 
-Usage: ``load.py SPEC``; SPEC is JSON: ``{"port", "count", "connections", "stream", "rate",
-"hold", "wait", "from"}``. ``rate`` (requests per second) paces arrivals evenly and independent of
-answers; null sends each connection's next request after its last answer. ``hold`` opens ``count``
-streams that do not end, ``wait`` sends ``count`` calls to the model that lets none through, from
-the address ``from``; both print a line when all have begun, and wait for one on standard input.
+Usage: ``load.py SPEC``; SPEC is JSON: ``{"port", "count", "connections", "stream", "rate", "hold",
+"wait", "from", "background"}``. ``rate`` (requests per second) paces arrivals evenly and
+independent of answers; null sends each connection's next request after its last answer. ``hold``
+opens ``count`` streams that do not end, ``wait`` sends ``count`` calls to the model that lets none
+through, from the address ``from``; both print a line when all have begun, and wait for one on
+standard input. ``background`` orders background responses of that model instead of plain calls.
 Prints one JSON object: ``seconds``, ``answered``, ``failed``, ``latencies_ms`` (sorted).
 """
 
@@ -32,6 +33,18 @@ def request(*, stream: bool, words: str = PROMPT, model: str = "benchmark") -> b
     body = json.dumps(fields, separators=(",", ":")).encode()  # as the SDKs write it
     head = (
         "POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\n"
+        "authorization: Bearer dev\r\ncontent-type: application/json\r\n"
+        f"user-agent: benchmark\r\naccept: */*\r\ncontent-length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+def order() -> bytes:
+    """A POST of a background response, of the model that lets none through; its body has 2 kB."""
+    fields = {"model": "scarce", "input": PROMPT, "background": True}
+    body = json.dumps(fields, separators=(",", ":")).encode()
+    head = (
+        "POST /v1/responses HTTP/1.1\r\nhost: 127.0.0.1\r\n"
         "authorization: Bearer dev\r\ncontent-type: application/json\r\n"
         f"user-agent: benchmark\r\naccept: */*\r\ncontent-length: {len(body)}\r\n\r\n"
     )
@@ -103,7 +116,7 @@ async def _connect(port: int, address: str = "127.0.0.1") -> Caller:
 
 
 async def _closed_loop(spec: dict[str, Any]) -> list[float | None]:
-    message = request(stream=spec["stream"])
+    message = order() if spec.get("background") else request(stream=spec["stream"])
     callers = [await _connect(spec["port"]) for _ in range(spec["connections"])]
     left = iter(range(spec["count"]))
     latencies: list[float | None] = []
