@@ -452,6 +452,7 @@ class Jobs:
                 got_on=journaled > job.journaled,
                 in_a_call=in_a_call and ending.code == "worker_lost",
                 beside=beside,
+                found_place=ending.code != QueueFull.code,
             )
             happening, blame, delay = sequel.happening, sequel.blame, sequel.delay_seconds
             if happening is Happening.FAILED:

@@ -26,6 +26,8 @@ BACKOFF_SECONDS_MIN: Final = 1.0
 BACKOFF_SECONDS_MAX: Final = 60.0
 BLAME_OWN: Final = 100
 BLAME_WAITING: Final = 1
+NO_PLACE_SECONDS: Final = 5.0
+"""How long a job waits that found no place in the queue, as often as it takes."""
 WAITED_OFTEN: Final = 10
 """After so much blame for waiting alone, attempts come a moment apart."""
 
@@ -87,15 +89,24 @@ def after(state: State, happening: Happening) -> State:
 
 
 def after_break(
-    blame: int, attempts_max: int, *, got_on: bool, in_a_call: bool, beside: int = 0
+    blame: int,
+    attempts_max: int,
+    *,
+    got_on: bool,
+    in_a_call: bool,
+    beside: int = 0,
+    found_place: bool = True,
 ) -> Sequel:
     """Whether an attempt that broke off is followed by another, and when.
 
     ``blame`` is that of those before it, ``got_on`` says whether it finished a call,
     ``in_a_call`` whether it was waiting for one, ``beside`` how many others were lost with it:
     each of them may have been the cause. After an attempt that got on, or waited, the
-    next comes at once; else the delay doubles with each.
+    next comes at once; else the delay doubles with each. One that found no place in the queue is
+    to blame for nothing: the job was accepted, and the queue is others'.
     """
+    if not found_place:
+        return Sequel(Happening.BROKEN_OFF, 0 if got_on else blame, NO_PLACE_SECONDS)
     if got_on:
         return Sequel(Happening.BROKEN_OFF, 0)
     own = max(BLAME_WAITING, BLAME_OWN // (1 + beside))

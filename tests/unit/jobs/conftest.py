@@ -54,8 +54,8 @@ class Played:
     def end(self, job_id: str, body: bytes = b'"done"') -> None:
         self.endings[job_id].set_result(Ending(Happening.SUCCEEDED, 200, body=body))
 
-    def break_off(self, job_id: str) -> None:
-        ending = Ending(Happening.BROKEN_OFF, 502, code="worker_lost", message="it died")
+    def break_off(self, job_id: str, code: str = "worker_lost") -> None:
+        ending = Ending(Happening.BROKEN_OFF, 502, code=code, message="it died")
         self.endings[job_id].set_result(ending)
 
 

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from penstock.errors import Draining, NotFound, QueueFull, Unprocessable
-from penstock.jobs import engine
+from penstock.jobs import engine, states
 from penstock.jobs.engine import Order
 from penstock.store import jobs as store
 from penstock.store.jobs import Idempotency
@@ -148,6 +148,23 @@ def test_a_poison_run_is_given_up_with_the_reason(bench) -> None:
             assert job.error_message == (
                 "Attempt 2 broke off as those before, without getting on: it died"
             )
+
+    run(work)
+
+
+def test_a_full_queue_counts_against_no_job(bench, monkeypatch) -> None:
+    monkeypatch.setattr(states, "NO_PLACE_SECONDS", 0.01)
+
+    async def work() -> None:
+        async with bench(attempts_max=1) as one:
+            job_id = await one.order()
+            for attempt in (1, 2, 3, 4):
+                await one.begun(attempt)
+                one.played.break_off(job_id, code="queue_full")
+            await one.begun(5)
+            one.played.end(job_id)
+
+            assert (await one.jobs.wait("acme", job_id)).state == "success"
 
     run(work)
 
