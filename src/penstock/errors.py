@@ -311,6 +311,10 @@ class UpstreamInvalid(UpstreamError):
     code = "upstream_invalid"
 
 
+class UpstreamOversized(UpstreamInvalid):
+    """An answer over its cap. The call may be the reason: nobody else is asked for it."""
+
+
 class UpstreamAuth(UpstreamError):
     """Our provider key was refused. The caller's key is fine: the operator must act."""
 

@@ -31,6 +31,7 @@ from penstock.errors import (
     UpstreamAuth,
     UpstreamExhausted,
     UpstreamInvalid,
+    UpstreamOversized,
     UpstreamRejected,
     UpstreamUnavailable,
 )
@@ -297,7 +298,7 @@ class Calls:
         while True:
             try:
                 opened.watcher.granted(grant)
-                return await self._attempt(opened, grant)
+                return await self._answer(opened, grant)
             except AttemptFailed as failed:
                 requeue = self._goes_back(failed.failure.kind, unit, grant, gives_way=gives_way)
                 events = _aftermath(failed, unit, grant, requeue=requeue)
@@ -320,9 +321,24 @@ class Calls:
             _log.error("%s: %s", grant.deployment, _OPERATORS[kind])
             now = self.dispatcher.clock()
             return self.dispatcher.scheduler.has_other(unit.model, grant.deployment, now)
+        if kind is FailureKind.INVALID:
+            # It may have been paid for, and would come again: only somebody else is asked.
+            now = self.dispatcher.clock()
+            if not self.dispatcher.scheduler.has_other(unit.model, grant.deployment, now):
+                return False
         if gives_way and _is_outage(kind, grant.attempt):
             return False
         return may_retry(kind, grant.attempt)
+
+    async def _answer(self, opened: OpenCall, grant: Grant) -> Answer:
+        """The answer of one attempt. Raises AttemptFailed, UpstreamOversized."""
+        try:
+            return await self._attempt(opened, grant)
+        except UpstreamOversized:
+            raise
+        except UpstreamInvalid as error:
+            _log.warning("%s: %s", grant.deployment, error.message)
+            raise AttemptFailed(Failure(FailureKind.INVALID), error) from None
 
     async def _attempt(self, opened: OpenCall, grant: Grant) -> Answer:
         """Send once. Raises AttemptFailed, or UpstreamInvalid for what waiting cannot mend."""
@@ -457,7 +473,7 @@ def _aftermath(failed: AttemptFailed, unit: Unit, grant: Grant, *, requeue: bool
     events: list[Event] = [Failed(unit.unit_id, requeue, failed.was_sent)]
     if failed.observed is not None:
         events.append(failed.observed)
-    learnt = consequence(failed.failure, grant.deployment)
+    learnt = consequence(failed.failure, grant.deployment, goes_elsewhere=requeue)
     # A kept connection that was closed meanwhile says nothing of the provider.
     if learnt is not None and not (failed.is_stale and grant.attempt == 1):
         events.append(learnt)
@@ -517,7 +533,7 @@ def _caller_error(failure: Failure, status: int, body: bytes | None) -> CallErro
             )
         case FailureKind.OVERLOADED | FailureKind.RATE | FailureKind.DAY:
             return UpstreamUnavailable("The provider is overloaded.", status=503)
-        case FailureKind.UNAVAILABLE | FailureKind.TIMED_OUT:
+        case FailureKind.UNAVAILABLE | FailureKind.TIMED_OUT | FailureKind.INVALID:
             return UpstreamUnavailable(f"The provider answered {status}.")
 
 

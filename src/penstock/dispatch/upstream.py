@@ -24,7 +24,7 @@ from penstock.dispatch.connection import (
     Sink,
     UpstreamFault,
 )
-from penstock.errors import UpstreamInvalid
+from penstock.errors import UpstreamOversized
 
 __all__ = ["READ_BYTES_MAX", "Timeouts", "Upstream", "UpstreamFault", "UpstreamResponse"]
 
@@ -128,7 +128,7 @@ class UpstreamResponse:
             await self._connection.flow(sink, self._idle_seconds, self._ends_at)
 
     async def body(self, bytes_max: int = BODY_BYTES_MAX) -> bytes:
-        """The whole answer. Raises UpstreamFault, UpstreamInvalid where it passes the cap."""
+        """The whole answer. Raises UpstreamFault, UpstreamOversized where it passes the cap."""
         if self._connection is not None and self._connection.is_here:
             return self._connection.rest()
         whole = await self.chunk()
@@ -138,7 +138,7 @@ class UpstreamResponse:
         while chunk := await self.chunk():
             pieces += chunk
             if len(pieces) > bytes_max:
-                raise UpstreamInvalid(f"The provider's answer has more than {bytes_max} bytes.")
+                raise UpstreamOversized(f"The provider's answer has more than {bytes_max} bytes.")
         return bytes(pieces)
 
     def release(self, *, is_complete: bool) -> None:

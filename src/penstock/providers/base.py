@@ -90,6 +90,7 @@ class FailureKind(StrEnum):
     OVERLOADED = "overloaded"  # the provider's own load (529, 503): requeued, backs off
     UNAVAILABLE = "unavailable"  # 5xx otherwise: requeued, backs off
     TIMED_OUT = "timed_out"  # took longer than it may: not sent again, backs off
+    INVALID = "invalid"  # an answer that is none: sent to another deployment only
 
 
 class Failure(msgspec.Struct, frozen=True):

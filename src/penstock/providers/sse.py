@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from penstock.errors import UpstreamInvalid
+from penstock.errors import UpstreamOversized
 
 LINE_BYTES_MAX = 1024 * 1024
 EVENT_BYTES_MAX = 4 * 1024 * 1024
@@ -54,7 +54,7 @@ class EventBuffer:
         return not self._held
 
     def take(self, chunk: bytes) -> bytes:
-        """All whole events so far, as they came. Raises UpstreamInvalid over a cap."""
+        """All whole events so far, as they came. Raises UpstreamOversized over a cap."""
         cut = _end_of_last_event(chunk, 0) if not self._held else None
         if cut == len(chunk):
             ready = chunk
@@ -103,7 +103,7 @@ class EventBuffer:
 
 
 def split_events(ready: bytes, event_bytes_max: int = EVENT_BYTES_MAX) -> list[bytes]:
-    """Cut whole events apart; each keeps its blank line. Raises UpstreamInvalid over a cap."""
+    """Cut whole events apart; each keeps its blank line. Raises UpstreamOversized over a cap."""
     events: list[bytes] = []
     start = 0
     for end in _ends_of_events(ready):
@@ -163,9 +163,9 @@ def _end_of_last_event(buffer: bytes | bytearray, start: int) -> int:
     return end
 
 
-def _over_line(bytes_max: int) -> UpstreamInvalid:
-    return UpstreamInvalid(f"The provider's stream has a line of more than {bytes_max} bytes.")
+def _over_line(bytes_max: int) -> UpstreamOversized:
+    return UpstreamOversized(f"The provider's stream has a line of more than {bytes_max} bytes.")
 
 
-def _over_event(bytes_max: int) -> UpstreamInvalid:
-    return UpstreamInvalid(f"The provider's stream has an event of more than {bytes_max} bytes.")
+def _over_event(bytes_max: int) -> UpstreamOversized:
+    return UpstreamOversized(f"The provider's stream has an event of more than {bytes_max} bytes.")

@@ -94,8 +94,11 @@ class Deployment:
         match event:
             case Limited(_, pause_seconds, limit):
                 self._limited(pause_seconds, limit, now)
-            case Overloaded(_, pause):
-                self.health.overloaded(pause, now)
+            case Overloaded(_, pause, backs_off):
+                if backs_off:
+                    self.health.overloaded(pause, now)
+                else:
+                    self.health.failed()
                 if self.health.is_failing:
                     self.health.take_out(Trouble.FAILING, now)
             case KeyRefused(_, has_quota):

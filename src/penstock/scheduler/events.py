@@ -77,10 +77,14 @@ class Limited(msgspec.Struct, frozen=True, tag=True):
 
 
 class Overloaded(msgspec.Struct, frozen=True, tag=True):
-    """The provider's own trouble (529, 503, 5xx, reset): back off, then start slowly."""
+    """The provider's own trouble (529, 503, 5xx, reset): back off, then start slowly.
+
+    ``backs_off`` is False where it answered at once, but nothing of use: that only counts.
+    """
 
     deployment: str
     pause_seconds: float | None = None
+    backs_off: bool = True
 
 
 class KeyRefused(msgspec.Struct, frozen=True, tag=True):

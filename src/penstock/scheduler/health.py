@@ -124,6 +124,11 @@ class Health:
         self._window = 1.0
         self.paused_until = now + max(pause_seconds or 0.0, backoff_seconds)
 
+    def failed(self) -> None:
+        """An answer came, and was none. It may be this call's alone: nobody waits for that."""
+        self._count(1.0)
+        self._failures = min(self._failures + 1, 16)
+
     def succeeded(self, now: float) -> None:
         """A call was answered in full. One sent before the pause proves nothing."""
         if now < self.paused_until:

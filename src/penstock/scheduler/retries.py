@@ -19,16 +19,23 @@ PAUSE_SECONDS_DAY = 600.0
 PATIENT = frozenset({FailureKind.RATE, FailureKind.DAY, FailureKind.OVERLOADED})
 """Kinds for which a unit waits as long as its caller does."""
 
+_BRIEF = frozenset({FailureKind.UNAVAILABLE, FailureKind.INVALID})
+"""Kinds for which a few attempts are made; after an answer that is none elsewhere only."""
+
 
 def may_retry(kind: FailureKind, attempt: int) -> bool:
     """Whether a unit goes back to its place after its ``attempt``-th try (from 1)."""
     if kind in PATIENT:
         return True
-    return kind is FailureKind.UNAVAILABLE and attempt < ATTEMPTS_MAX_UNAVAILABLE
+    return kind in _BRIEF and attempt < ATTEMPTS_MAX_UNAVAILABLE
 
 
-def consequence(failure: Failure, deployment: str) -> Event | None:
-    """What the scheduler learns about the deployment from a failure."""
+def consequence(failure: Failure, deployment: str, *, goes_elsewhere: bool = False) -> Event | None:
+    """What the scheduler learns about the deployment from a failure.
+
+    After an answer that is none it is left alone for a moment where that sends the unit to
+    another one; else the others who need it do not wait for what may be this call's alone.
+    """
     named_seconds = failure.retry_after_seconds
     match failure.kind:
         case FailureKind.RATE:
@@ -39,6 +46,8 @@ def consequence(failure: Failure, deployment: str) -> Event | None:
             return Limited(deployment, pause_seconds, failure.limit)
         case FailureKind.OVERLOADED | FailureKind.UNAVAILABLE | FailureKind.TIMED_OUT:
             return Overloaded(deployment, named_seconds)
+        case FailureKind.INVALID:
+            return Overloaded(deployment, backs_off=goes_elsewhere)
         case FailureKind.AUTH | FailureKind.FATAL:
             return KeyRefused(deployment, has_quota=failure.kind is FailureKind.AUTH)
         case FailureKind.REJECTED:

@@ -68,6 +68,11 @@ def ask(client, model="large", **fields):
     return raw.headers["penstock-model"], raw.headers["penstock-deployment"]
 
 
+def trouble_of(service, name):
+    _, shown = service.get("/admin/live", WEB)
+    return {one["name"]: one["trouble"] for one in shown["deployments"]}[name]
+
+
 @pytest.mark.parametrize("fault", ["400-context", "500", "401", "429-quota"])
 def test_another_model_answers_where_the_one_asked_for_cannot(client, sandboxes, fault):
     assert ("large", "large") == ask(client)
@@ -75,6 +80,26 @@ def test_another_model_answers_where_the_one_asked_for_cannot(client, sandboxes,
     assert ("small", "small") == ask(client)
     chunks = client.chat.completions.create(model="large", messages=MESSAGES, stream=True)
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+
+
+@pytest.mark.parametrize("fault", ["html", "empty", "null", "truncated-json", "bad-gzip"])
+def test_an_answer_that_is_none_is_asked_for_at_another_deployment(client, sandboxes, fault):
+    """One of the same model first; another model where there is none. Never at the same again."""
+    sandboxes[0].post("/faults", {"faults": [fault], "calls": 100})
+    assert {("shared", "small")} == {ask(client, "shared") for _ in range(4)}
+    before = sandboxes[0].get("/stats")[1]["calls"]
+    assert ("small", "small") == ask(client, "large")
+    assert 1 == sandboxes[0].get("/stats")[1]["calls"] - before
+
+
+def test_a_deployment_whose_answers_are_none_is_left(client, service, sandboxes):
+    sandboxes[0].post("/faults", {"faults": ["empty"], "calls": 5})
+    for _ in range(5):
+        with pytest.raises(openai.InternalServerError) as failed:
+            ask(client, "large", disable_fallbacks=True)
+        assert "upstream_invalid" == failed.value.code
+    assert "failing" == trouble_of(service, "large")
+    assert {("shared", "small")} == {ask(client, "shared") for _ in range(6)}
 
 
 def test_who_refuses_fallbacks_or_may_not_use_them_gets_the_first_model_s_error(
@@ -115,9 +140,7 @@ def test_a_deadline_that_cannot_be_met_is_met_by_another_model(fast_sandbox, ser
 def test_a_key_that_is_refused_is_left_for_another_deployment_and_shown(client, service, sandboxes):
     sandboxes[0].post("/faults", {"faults": ["401"], "calls": 100})
     assert {("shared", "small")} == {ask(client, "shared") for _ in range(6)}
-    _, shown = service.get("/admin/live", WEB)
-    troubles = {one["name"]: one["trouble"] for one in shown["deployments"]}
-    assert {"large": "key_refused", "small": ""} == troubles
+    assert ("key_refused", "") == (trouble_of(service, "large"), trouble_of(service, "small"))
     assert any("refused our key" in line["message"] for line in service.logged())
 
 

@@ -148,3 +148,12 @@ def test_a_new_key_brings_a_deployment_back_at_once():
     health.take_out(Trouble.KEY_REFUSED, 0.0)
     health.restore()
     assert (0.0, None) == (health.ready_at(0.0), health.trouble)
+
+
+def test_an_answer_that_is_none_counts_but_holds_nobody_up():
+    health = Health()
+    for _ in range(OUT_FAILURES):
+        assert not health.is_failing
+        health.failed()
+        assert 1.0 == health.ready_at(1.0)
+    assert health.is_failing
