@@ -7,7 +7,8 @@ route must lead to a Door, or the service does not start.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
+from typing import Final
 
 from starlette.routing import BaseRoute, Match, Route
 
@@ -20,6 +21,9 @@ from penstock.http.hosts import check_path
 from penstock.http.line import Receive, Scope, Send
 from penstock.units import Outcome
 
+_ONE_READING: Final = frozenset({b"authorization", b"openai-organization", b"x-api-key"})
+"""Who asks, and for whom: a proxy in front may read the last one, where this reads the first."""
+
 
 def require_doors(routes: Sequence[BaseRoute]) -> list[tuple[Route, Door]]:
     """Each route with its door. Raises TypeError naming the first that leads elsewhere."""
@@ -30,6 +34,15 @@ def require_doors(routes: Sequence[BaseRoute]) -> list[tuple[Route, Door]]:
             raise TypeError(f"route {where!r} leads to no Door, so nobody said who may use it")
         pairs.append((route, route.endpoint))
     return pairs
+
+
+def check_one_reading(fields: Iterable[tuple[bytes, bytes]]) -> None:
+    """Raises InvalidRequest where a header that says who asks comes with two values."""
+    said: dict[bytes, bytes] = {}
+    for name, value in fields:
+        if name in _ONE_READING and said.setdefault(name, value) != value:
+            text = name.decode("ascii")
+            raise InvalidRequest(f"The header '{text}' stands there twice, with two values.")
 
 
 class Entrance:
@@ -68,6 +81,7 @@ class Entrance:
         try:
             named = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
             hosts.check(named)
+            check_one_reading(scope["headers"])
             exact = self._exact.get((scope["method"], scope["raw_path"]))
             if exact is not None:
                 if head is not None:
