@@ -223,9 +223,11 @@ def _refused(refusal: Refusal) -> CallError:
                 retry_after_seconds=max(1.0, eta_seconds),
             )
         case RefusalReason.DEADLINE:
+            what = f"This call would wait for about {eta_seconds:.0f} s, longer than it has."
+            if eta_seconds < 0.5:
+                what = "The deadline of this call is past, or is over before it can be sent."
             return DeadlineUnreachable(
-                f"This call would wait for about {eta_seconds:.0f} s, longer than its deadline "
-                "allows. Allow it more time, ask for a more urgent class, or send it later.",
+                f"{what} Allow it more time, ask for a more urgent class, or send it later.",
                 eta_seconds=eta_seconds,
             )
         case RefusalReason.NO_DEPLOYMENT:

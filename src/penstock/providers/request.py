@@ -135,7 +135,10 @@ def _decode_fields(body: bytes) -> dict[str, msgspec.Raw]:
         raise InvalidRequest("The body must be a JSON object.") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         # msgspec's text names a place and a rule, never a value.
-        raise InvalidRequest(f"The body must be valid JSON. {error}.") from None
+        text = str(error)
+        if "truncated" in text and b"\\ud" in body.lower():
+            text += ", or a string ends in half of a surrogate pair"
+        raise InvalidRequest(f"The body must be valid JSON. {text}.") from None
 
 
 def outside_strings(body: bytes) -> bytes:

@@ -148,6 +148,13 @@ def test_a_trace_a_continuation_or_baggage_names_the_run_in_the_ledger(service, 
     assert [("", 0), ("support", 3)] == [(one["chain"], one["step"]) for one in rows[2:]]
 
 
+def test_a_deadline_that_is_past_is_called_so(service):
+    answer = post(service, headers=[("prefer", "wait=0")])
+
+    assert (429, "deadline_unreachable") == (answer.status_code, answer.json()["error"]["code"])
+    assert "is past" in answer.json()["detail"]
+
+
 @pytest.mark.parametrize(
     "said",
     [

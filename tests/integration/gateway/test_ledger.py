@@ -135,6 +135,8 @@ def test_an_admin_sees_where_each_limit_is_known_from(client: httpx.Client) -> N
     assert one["name"] == "one"
     assert sources == {"tpm": "configured", "concurrency": "configured"}
     assert client.get("/admin/limits").status_code == 403
+    unknown = client.get("/admin/limits?all=1", headers=BOSS)
+    assert (400, True) == (unknown.status_code, "there are none here" in unknown.text)
 
 
 def test_the_command_line_sums_up_the_same(client: httpx.Client, store, tmp_path, poll) -> None:
