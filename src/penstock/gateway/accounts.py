@@ -65,6 +65,7 @@ class Account:
         "_accounts",
         "_exchange",
         "_granted_at",
+        "_price",
         "_reservation",
         "_submitted_at",
         "row",
@@ -76,6 +77,7 @@ class Account:
         self._accounts = accounts
         self._submitted_at: float | None = None
         self._granted_at: float | None = None
+        self._price: Price | None = None
         self._reservation: Reservation | None = None
 
     def submit(
@@ -111,9 +113,10 @@ class Account:
             self._exchange.response_headers["penstock-budget-warning"] = warning
 
     def granted(self, grant: Grant) -> None:
-        """It may be sent now."""
+        """It may be sent now, at today's price: a reload may take its deployment away under way."""
         row = self.row
         row.deployment, row.attempts = grant.deployment.partition(" ")[0], grant.attempt
+        self._price = self._accounts.prices.get(row.deployment)
         row.wait_seconds = grant.wait_seconds
         self._granted_at = grant.granted_at
 
@@ -124,7 +127,7 @@ class Account:
         row.tokens_input_cached = min(usage.tokens_input_cached, TOKENS_MAX)
         row.tokens_output = min(usage.tokens_output, TOKENS_MAX)
         row.tokens_reasoning = min(usage.tokens_reasoning, TOKENS_MAX)
-        price = self._accounts.prices.get(row.deployment)
+        price = self._price
         row.nano_dollars = cost = None if price is None else price.nano_dollars(usage)
         if cost is not None:
             row.nano_dollars = min(cost, NANO_DOLLARS_MAX)

@@ -31,6 +31,7 @@ def row_of(outcome: Outcome, usage: Usage | None = None) -> tuple[CallRow, Budge
     account = accounts.open(exchange, PRINCIPAL)
     account.submit(UNIT, "m", Caller(PRINCIPAL))
     account.granted(GRANT)
+    accounts.prices = {}  # a reload took the deployment away
     if usage is not None:
         account.used(usage)
     account.close(outcome)
@@ -62,3 +63,9 @@ def test_what_never_began_at_the_provider_pays_nothing(outcome: Outcome) -> None
 
     assert (row.tokens_input, row.tokens_output, row.nano_dollars) == (0, 0, 0)
     assert budgets.counter(("tenant", "web")).spent_day.tokens == 0
+
+
+def test_a_call_costs_what_its_deployment_did_when_it_was_sent() -> None:
+    row, _ = row_of(Outcome.SUCCESS, Usage(700, 12))
+
+    assert (row.tokens_input, row.nano_dollars) == (700, 724_000)
