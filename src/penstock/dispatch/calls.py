@@ -298,8 +298,9 @@ class Calls:
         while True:
             try:
                 opened.watcher.granted(grant)
-                return await self._answer(opened, grant)
-            except AttemptFailed as failed:
+                return await self._attempt(opened, grant)
+            except (AttemptFailed, UpstreamInvalid) as error:
+                failed = _as_failed(error, grant)
                 requeue = self._goes_back(failed.failure.kind, unit, grant, gives_way=gives_way)
                 events = _aftermath(failed, unit, grant, requeue=requeue)
                 if not requeue:
@@ -330,18 +331,8 @@ class Calls:
             return False
         return may_retry(kind, grant.attempt)
 
-    async def _answer(self, opened: OpenCall, grant: Grant) -> Answer:
-        """The answer of one attempt. Raises AttemptFailed, UpstreamOversized."""
-        try:
-            return await self._attempt(opened, grant)
-        except UpstreamOversized:
-            raise
-        except UpstreamInvalid as error:
-            _log.warning("%s: %s", grant.deployment, error.message)
-            raise AttemptFailed(Failure(FailureKind.INVALID), error) from None
-
     async def _attempt(self, opened: OpenCall, grant: Grant) -> Answer:
-        """Send once. Raises AttemptFailed, or UpstreamInvalid for what waiting cannot mend."""
+        """Send once. Raises AttemptFailed, or UpstreamInvalid for an answer that is none."""
         target = self.targets.get(grant.deployment)
         if target is None:
             # A reload took the deployment away between the grant and now.
@@ -462,6 +453,17 @@ def _is_outage(kind: FailureKind, attempt: int) -> bool:
     """Whether a failed attempt is reason enough to ask another model, where there is one."""
     is_lasting = kind in {FailureKind.DAY, FailureKind.TIMED_OUT}
     return is_lasting or (kind is not FailureKind.RATE and attempt >= ATTEMPTS_BEFORE_ANOTHER)
+
+
+def _as_failed(error: AttemptFailed | UpstreamInvalid, grant: Grant) -> AttemptFailed:
+    """An answer that is none as a failed attempt; one over its cap says nothing of its provider."""
+    if isinstance(error, AttemptFailed):
+        return error
+    _log.warning("%s: %s", grant.deployment, error.message)
+    is_oversized = isinstance(error, UpstreamOversized)
+    return AttemptFailed(
+        Failure(FailureKind.REJECTED if is_oversized else FailureKind.INVALID), error
+    )
 
 
 def _aftermath(failed: AttemptFailed, unit: Unit, grant: Grant, *, requeue: bool) -> list[Event]:
