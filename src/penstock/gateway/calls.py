@@ -26,7 +26,7 @@ from penstock.gateway.who import Caller, caller_of, check_model
 from penstock.http.auth import Principal
 from penstock.http.door import Desk, while_connected
 from penstock.http.exchange import Exchange
-from penstock.http.urgency import Urgency, body_seconds, urgency
+from penstock.http.urgency import Urgency, body_seconds, class_and_seconds
 from penstock.limits.pool import Pool
 from penstock.providers import responses
 from penstock.providers.base import CHAT, RESPONSES, Endpoint, ParsedCall
@@ -189,21 +189,27 @@ class GatewayCalls:
 
     def _wish(self, exchange: Exchange, caller: Caller, call: ParsedCall, now: float) -> Urgency:
         """Class and deadline; what runs in the background is batch work, and has all the time."""
+        principal, classes, head = caller.principal, self.classes, exchange.head
         is_timed = call.deadline is not None or call.window_seconds is not None
-        wish = urgency(
-            caller.principal,
-            exchange.headers,
-            self.classes,
-            now,
-            priority=call.priority,
-            service_tier=call.service_tier,
-            body_seconds=body_seconds(call, self._accounts.wall()) if is_timed else None,
-            default=max(self.classes, key=lambda name: self.classes[name].rank)
-            if call.background
-            else None,
-        )
+        says_more = call.priority is not None or call.service_tier is not None
+        is_by_head = not (says_more or is_timed or call.background)
+        known = head.wish if is_by_head else None
+        if known is None or known[0] is not principal or known[1] is not classes:
+            class_name, seconds = class_and_seconds(
+                principal,
+                exchange.headers,
+                classes,
+                priority=call.priority,
+                service_tier=call.service_tier,
+                body_seconds=body_seconds(call, self._accounts.wall()) if is_timed else None,
+                default=max(classes, key=lambda name: classes[name].rank)
+                if call.background
+                else None,
+            )
+            known = principal, classes, class_name, seconds
+            head.wish = known if is_by_head else None
         is_patient = exchange.inside is not None and exchange.inside.is_patient
-        return msgspec.structs.replace(wish, deadline=None) if is_patient else wish
+        return Urgency(known[2], None if is_patient else now + known[3])
 
     def _check_served(self, call: ParsedCall) -> None:
         serves = self._calls.dispatcher.scheduler.serves

@@ -33,7 +33,7 @@ from penstock.config.model import ServerTable
 from penstock.errors import CallError, InvalidRequest
 from penstock.http.connection_bounds import Bound, ConnectionBounds, counted_address
 from penstock.http.error_body import ErrorShape, render
-from penstock.http.head import VARYING, Head, RequestLine
+from penstock.http.head import Fields, Head, RequestLine
 from penstock.http.line import Application, HangUp
 from penstock.http.turn import STATUS_LINES, Turn
 
@@ -95,7 +95,6 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._url = b""
         self._fields: list[tuple[bytes, bytes]] = []
-        self._varying: list[tuple[bytes, bytes]] = []
         self._head: Head | None = None
         self._arriving: Turn | None = None
         self._running: Turn | None = None
@@ -217,8 +216,7 @@ class Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a header; trailers are dropped, they must not become headers of the request."""
         if not self._reading_body:
-            name = name.lower()
-            (self._varying if name in VARYING else self._fields).append((name, value))
+            self._fields.append((name, value))
 
     def on_headers_complete(self) -> None:
         """Refuse what would be read differently by someone in front of us; else go on."""
@@ -228,17 +226,18 @@ class Connection(asyncio.Protocol):
         head = self._head
         parser, version = self._parser, self._parser.get_http_version()
         fields, line = self._fields, (parser.get_method(), self._url, version)
-        if len(fields) + len(self._varying) > HEADERS_MAX:
+        if len(fields) > HEADERS_MAX:
             self._raise_refusal(431, f"More than {HEADERS_MAX} headers.")
         if len(self._waiting) >= PIPELINE_MAX:
             self._raise_refusal(429, f"More than {PIPELINE_MAX} requests before an answer.")
-        if head is None or head.line != line or head.fields != fields:
-            head = self._read_head(line)
+        varying = None if head is None or head.line != line else head.varying_of(fields)
+        if head is None or varying is None:
+            head, varying = self._read_head(line)
             # CONNECT asks for an upgrade without a field that says so: a body would be refused.
             is_kept = head.is_worth_keeping and not parser.should_upgrade()
             self._head = head if is_kept else None
         scope = head.scope.copy()
-        scope["headers"] = [*head.fields, *self._varying]
+        scope["headers"] = [*head.fields, *varying]
         turn = self._arriving = Turn(
             self, scope, keeps_alive=head.keeps_alive, expects_continue=head.expects_continue
         )
@@ -246,10 +245,10 @@ class Connection(asyncio.Protocol):
             "line": turn,
             "transport": self.transport,
             "head": head,
-            "varying": self._varying,
+            "varying": varying,
         }
         # An idle connection is not to hold them beside the head that is kept.
-        self._url, self._fields, self._varying = b"", [], []
+        self._url, self._fields = b"", []
         is_free = self._running is None or self._running.is_answered
         if is_free and self.writable is None:
             self._start(turn)
@@ -258,11 +257,11 @@ class Connection(asyncio.Protocol):
             self._waiting.append(turn)
             self._wait_in_line(_head_bytes(turn))
 
-    def _read_head(self, line: RequestLine) -> Head:
-        """What the head says, unless it is refused."""
+    def _read_head(self, line: RequestLine) -> tuple[Head, Fields]:
+        """What the head says, unless it is refused, and what varies in it."""
         method, url, version = line
-        head = Head(self._fields, line)
-        self._check_head(url, version, head.named)
+        head, varying = Head.read(self._fields, line)
+        self._check_head(url, version, head.named, varying)
         path, _, query = url.partition(b"?")
         text = path.decode("ascii")
         head.scope = {
@@ -281,15 +280,17 @@ class Connection(asyncio.Protocol):
         if version == "1.1":
             head.keeps_alive = self._parser.should_keep_alive()
             head.expects_continue = head.named.get("expect", "").lower() == "100-continue"
-        return head
+        return head, varying
 
-    def _check_head(self, url: bytes, version: str, named: Mapping[str, str]) -> None:
+    def _check_head(
+        self, url: bytes, version: str, named: Mapping[str, str], varying: Fields
+    ) -> None:
         if version not in ("1.1", "1.0"):
             self._raise_refusal(505, "This service speaks HTTP/1.1 and HTTP/1.0.")
         if not url.startswith(b"/") or b"#" in url or not url.isascii():
             self._raise_refusal(400, "The request target must be a path that begins with '/'.")
         is_encoded = "transfer-encoding" in named
-        has_length = any(name == b"content-length" for name, _ in self._varying)
+        has_length = any(name == b"content-length" for name, _ in varying)
         if is_encoded and (version == "1.0" or has_length):
             self._raise_refusal(400, "Transfer-Encoding needs HTTP/1.1 without Content-Length.")
         if is_encoded and named["transfer-encoding"].lower() != "chunked":
@@ -334,7 +335,8 @@ class Connection(asyncio.Protocol):
 
     def _start(self, turn: Turn) -> None:
         self._running = turn
-        turn.task = self.loop.create_task(self._run(turn))
+        # Without a name a task writes itself one.
+        turn.task = asyncio.Task(self._run(turn), loop=self.loop, name="request")
         self.listener.tasks.add(turn.task)
 
     def _start_next(self) -> None:

@@ -43,14 +43,14 @@ in several forms, and anybody may have a connection."""
 class Head:
     """What is the same in all requests with this head. ``fields`` have lower-case names.
 
-    ``door`` and ``principal`` are what they led to, each beside what it was decided by: whoever
-    uses one looks whether that still holds. That is a small mark: a table of keys that was
-    replaced must not stay for as long as a connection idles. ``scope`` is ASGI's, without the
-    fields.
+    ``door``, ``principal`` and ``wish`` (class and seconds) are what they led to, each beside what
+    it was decided by: whoever uses one looks whether that still holds. That is something small: a
+    table of keys that was replaced must not stay for as long as a connection idles. ``scope`` is
+    ASGI's, without the fields.
     """
 
-    __slots__ = ("door", "expects_continue", "fields", "keeps_alive", "line", "named",
-                 "principal", "scope")  # fmt: skip
+    __slots__ = ("_raw", "_varying_at", "door", "expects_continue", "fields", "keeps_alive",
+                 "line", "named", "principal", "scope", "wish")  # fmt: skip
 
     def __init__(self, fields: Fields, line: RequestLine = (b"", b"", "")) -> None:
         self.fields = fields
@@ -60,6 +60,33 @@ class Head:
         self.named = by_name(fields)
         self.door: tuple[object, Any] | None = None
         self.principal: tuple[object, Any] | None = None
+        self.wish: tuple[object, object, str, float] | None = None
+        self._raw: list[tuple[bytes, bytes]] = []
+        self._varying_at: list[tuple[int, bytes]] = []
+
+    @classmethod
+    def read(cls, raw: Fields, line: RequestLine) -> tuple[Head, Fields]:
+        """The head of fields as they came, and those of them that vary."""
+        lowered = [(name.lower(), value) for name, value in raw]
+        head = cls([field for field in lowered if field[0] not in VARYING], line)
+        for at, (name, _) in enumerate(lowered):
+            if name in VARYING:
+                head._varying_at.append((at, name))
+            head._raw.append((raw[at][0], b"") if name in VARYING else raw[at])
+        return head, [lowered[at] for at, _ in head._varying_at]
+
+    def varying_of(self, raw: Fields) -> Fields | None:
+        """Those of the fields that vary, where all others are as in this head; else None."""
+        if len(raw) != len(self._raw):
+            return None
+        others = [*raw]
+        varying = []
+        for at, name in self._varying_at:
+            if raw[at][0] != self._raw[at][0]:
+                return None
+            varying.append((name, raw[at][1]))
+            others[at] = self._raw[at]
+        return varying if others == self._raw else None
 
     @property
     def is_worth_keeping(self) -> bool:
@@ -67,7 +94,7 @@ class Head:
         beside it.
         """
         return (
-            len(self.fields) <= FIELDS_KEPT_MAX
+            max(len(self.fields), len(self._raw)) <= FIELDS_KEPT_MAX
             and len(self.line[1]) + sum(len(name) + len(value) for name, value in self.fields)
             <= BYTES_KEPT_MAX
             and self.named.keys().isdisjoint(_FRAMING)

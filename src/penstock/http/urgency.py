@@ -66,7 +66,7 @@ class Urgency(msgspec.Struct, frozen=True):
     deadline: float | None
 
 
-def urgency(  # noqa: PLR0913 - each is one place where a caller may say it
+def urgency(
     principal: Principal,
     headers: Mapping[str, str],
     classes: Mapping[str, ClassTable],
@@ -74,10 +74,31 @@ def urgency(  # noqa: PLR0913 - each is one place where a caller may say it
     *,
     priority: int | None = None,
     service_tier: str | None = None,
-    body_seconds: float | None = None,
     default: str | None = None,
 ) -> Urgency:
-    """The effective class and deadline. ``headers`` have lower-case names; ``now`` in seconds.
+    """The effective class and deadline; ``now`` in seconds. See ``class_and_seconds``."""
+    class_name, seconds = class_and_seconds(
+        principal,
+        headers,
+        classes,
+        priority=priority,
+        service_tier=service_tier,
+        default=default,
+    )
+    return Urgency(class_name, now + seconds)
+
+
+def class_and_seconds(
+    principal: Principal,
+    headers: Mapping[str, str],
+    classes: Mapping[str, ClassTable],
+    *,
+    priority: int | None = None,
+    service_tier: str | None = None,
+    body_seconds: float | None = None,
+    default: str | None = None,
+) -> tuple[str, float]:
+    """The effective class, and how long the call may take. ``headers`` have lower-case names.
 
     ``priority`` and ``service_tier`` are the body's, as is ``body_seconds``, how long it may take;
     ``default`` is the chain's class.
@@ -98,7 +119,7 @@ def urgency(  # noqa: PLR0913 - each is one place where a caller may say it
     asked = _asked_seconds(headers)
     if asked is None:
         asked = body_seconds
-    return Urgency(class_name, now + (patience if asked is None else min(asked, patience)))
+    return class_name, patience if asked is None else min(asked, patience)
 
 
 def body_seconds(call: ParsedCall, wall: float) -> float | None:

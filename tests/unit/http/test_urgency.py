@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from penstock.config.model import ClassTable
 from penstock.http.auth import Principal
-from penstock.http.urgency import body_seconds, urgency
+from penstock.http.urgency import body_seconds, class_and_seconds, urgency
 from penstock.providers.base import Endpoint, ParsedCall
 
 CLASSES = {
@@ -202,7 +202,10 @@ def test_a_deadline_in_the_metadata_is_seconds_or_a_time_with_its_zone(deadline,
 def test_a_window_counts_where_there_is_no_deadline_and_both_come_after_headers() -> None:
     assert 900.0 == body_seconds(call(window_seconds=900.0), wall=0.0)
     assert 30.0 == body_seconds(call(deadline="30", window_seconds=900.0), wall=0.0)
-    wish = urgency(principal(), {"prefer": "wait=5"}, CLASSES, NOW, body_seconds=50.0)
-    assert NOW + 5.0 == wish.deadline
-    assert NOW + 50.0 == urgency(principal(), {}, CLASSES, NOW, body_seconds=50.0).deadline
-    assert NOW + 600.0 == urgency(principal(), {}, CLASSES, NOW, body_seconds=9e9).deadline
+
+    def seconds(headers: dict[str, str], said: float) -> float:
+        return class_and_seconds(principal(), headers, CLASSES, body_seconds=said)[1]
+
+    assert 5.0 == seconds({"prefer": "wait=5"}, 50.0)
+    assert 50.0 == seconds({}, 50.0)
+    assert 600.0 == seconds({}, 9e9)
