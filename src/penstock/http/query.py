@@ -107,8 +107,9 @@ class QueryReader(Generic[_Q]):
         found: dict[str, str] = {}
         for name, value in pairs:
             if name not in self._parameters:
-                known = ", ".join(sorted(self._parameters)) or "none"
-                raise InvalidRequest(f"This query parameter is not known; there are: {known}.")
+                known = ", ".join(sorted(self._parameters))
+                there = f"there are: {known}" if known else "there are none here"
+                raise InvalidRequest(f"This query parameter is not known; {there}.")
             if name in found:
                 raise InvalidRequest(f"The query names '{name}' twice.", param=name)
             found[name] = value

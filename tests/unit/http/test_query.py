@@ -104,7 +104,7 @@ def test_a_strict_query_holds_only_what_is_known_and_that_once(query: bytes, mes
 
 
 def test_where_there_is_no_query_none_is_named() -> None:
-    with pytest.raises(InvalidRequest, match="there are: none"):
+    with pytest.raises(InvalidRequest, match="there are none here"):
         QueryReader(NoQuery).read(b"a=1")
 
 
