@@ -42,7 +42,7 @@ def routes(desk: Desk, snapshot: Callable[[], LiveSnapshot]) -> list[Route]:
             door="dashboard",
             desk=desk,
             logged=False,
-            bodies=DoorBodies(answers={} if shown is None else {200: shown}),
+            bodies=DoorBodies.showing(shown),
         )
 
     listed = [Route("/admin/live", door(live, Access.ADMIN, LiveSnapshot), methods=["GET"])]

@@ -92,6 +92,11 @@ class DoorBodies(NamedTuple):
     is_form: bool = False
     other: tuple[str, ...] = ()
 
+    @classmethod
+    def showing(cls, shown: Any, request: Any = None, other: tuple[str, ...] = ()) -> DoorBodies:
+        """Of a route that answers 200 with ``shown``; None: what that is, is not described."""
+        return cls(request, {} if shown is None else {200: shown}, other=other)
+
 
 class Door:
     """What answers on one route.

@@ -69,11 +69,12 @@ class Head:
         """The head of fields as they came, and those of them that vary."""
         lowered = [(name.lower(), value) for name, value in raw]
         head = cls([field for field in lowered if field[0] not in VARYING], line)
-        for at, (name, _) in enumerate(lowered):
-            if name in VARYING:
-                head._varying_at.append((at, name))
-            head._raw.append((raw[at][0], b"") if name in VARYING else raw[at])
-        return head, [lowered[at] for at, _ in head._varying_at]
+        head._raw = [*raw]
+        varying = [(at, field) for at, field in enumerate(lowered) if field[0] in VARYING]
+        for at, (name, _) in varying:
+            head._varying_at.append((at, name))
+            head._raw[at] = (raw[at][0], b"")
+        return head, [field for _, field in varying]
 
     def varying_of(self, raw: Fields) -> Fields | None:
         """Those of the fields that vary, where all others are as in this head; else None."""

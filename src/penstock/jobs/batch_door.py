@@ -73,14 +73,14 @@ class BatchDoor:
         order = DoorBodies(BatchRequest, {200: BatchShown})
         table: list[tuple[str, str, Handler, DoorBodies]] = [
             ("POST", "/v1/files", self.upload, upload),
-            ("GET", "/v1/files", self.list_files, _showing(FilePage)),
-            ("GET", "/v1/files/{file}", self.get_file, _showing(FileShown)),
-            ("DELETE", "/v1/files/{file}", self.delete_file, _showing(FileDeleted)),
+            ("GET", "/v1/files", self.list_files, DoorBodies.showing(FilePage)),
+            ("GET", "/v1/files/{file}", self.get_file, DoorBodies.showing(FileShown)),
+            ("DELETE", "/v1/files/{file}", self.delete_file, DoorBodies.showing(FileDeleted)),
             ("GET", "/v1/files/{file}/content", self.content, DoorBodies(other=(BYTES,))),
             ("POST", "/v1/batches", self.create, order),
-            ("GET", "/v1/batches", self.list_batches, _showing(BatchPage)),
-            ("GET", "/v1/batches/{batch}", self.get_batch, _showing(BatchShown)),
-            ("POST", "/v1/batches/{batch}/cancel", self.cancel, _showing(BatchShown)),
+            ("GET", "/v1/batches", self.list_batches, DoorBodies.showing(BatchPage)),
+            ("GET", "/v1/batches/{batch}", self.get_batch, DoorBodies.showing(BatchShown)),
+            ("POST", "/v1/batches/{batch}/cancel", self.cancel, DoorBodies.showing(BatchShown)),
         ]
 
         def route(method: str, path: str, handler: Handler, bodies: DoorBodies) -> Route:
@@ -213,10 +213,6 @@ def _guarded(handler: Handler) -> Handler:
 async def _answer(exchange: Exchange, shown: msgspec.Struct) -> Outcome:
     await exchange.respond(200, msgspec.json.encode(shown))
     return Outcome.SUCCESS
-
-
-def _showing(kind: type[msgspec.Struct]) -> DoorBodies:
-    return DoorBodies(answers={200: kind})
 
 
 def _ends(shown: Sequence[FileShown | BatchShown]) -> tuple[str | None, str | None]:

@@ -84,7 +84,7 @@ class JobsDoor:
                 shape=ErrorShape.OPENAI,
                 door="jobs",
                 desk=desk,
-                bodies=DoorBodies(answers={} if shown is None else {200: shown}, other=other),
+                bodies=DoorBodies.showing(shown, other=other),
             )
             return Route(path, door, methods=[method])
 

@@ -24,15 +24,13 @@ from penstock.units import (
 def admission_amounts(model: ChargeModel, estimate: Estimate) -> Amounts:
     """What to reserve for a unit before it is sent."""
     tokens_input, tokens_output = estimate.tokens_input, estimate.tokens_output
-    output = model.output_at_admission
-    if output == "none":
+    if model.output_at_admission == "none":
         total = tokens_input + tokens_output
     else:
-        total = estimate.tokens_output_max or 0
-        if output != "maximum":
-            total += tokens_input
-        elif total < tokens_input:
-            total = tokens_input
+        charged_output = estimate.tokens_output_max or 0
+        total = tokens_input + charged_output
+        if model.output_at_admission == "maximum":
+            total = max(tokens_input, charged_output)
     return {
         RPM: 1,
         RPD: 1,

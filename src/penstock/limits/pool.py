@@ -146,10 +146,7 @@ class Pool:
         """The limit that can never hold these amounts, if there is one."""
         for limit, bucket in self.buckets.items():
             # An answer that is charged as it is produced fits a limit of any size.
-            amount = amounts.get(limit, 0.0)
-            if amount <= bucket.capacity or bucket.production is not None:
-                continue
-            if not bucket.fits_ever(amount):
+            if bucket.production is None and not bucket.fits_ever(amounts.get(limit, 0.0)):
                 return limit
         return None
 

@@ -55,6 +55,7 @@ _SHARES = dict.fromkeys(_PROMPT_FIELDS, 1.0) | dict.fromkeys(_SCHEMA_FIELDS, _SC
 _TOKENS_PER_MESSAGE = 4.0
 _TOKENS_PER_CALL = 3.0
 
+_QUOTE = ord('"')
 _BASE64 = re.compile(rb"[A-Za-z0-9+/=_\\-]{256}")
 _MEDIA_MARKS = (b";base64,", b'"data":"', b'"data": "')
 
@@ -137,9 +138,7 @@ class Estimator:
         if usage.tokens_output > 0:
             expected = known.tokens_output
             produced = min(usage.tokens_output, _TOKENS_MAX) / call.choices
-            if not expected / _STEP_RATIO_MAX <= produced <= expected * _STEP_RATIO_MAX:
-                more = produced > expected
-                produced = expected * _STEP_RATIO_MAX if more else expected / _STEP_RATIO_MAX
+            produced = min(max(produced, expected / _STEP_RATIO_MAX), expected * _STEP_RATIO_MAX)
             known.tokens_output = expected + _LEARNING_RATE * (produced - expected)
 
     def _remember(self, key: tuple[str, str]) -> _Experience:
@@ -168,7 +167,7 @@ def tokens_of_json(raw: bytes) -> float:
 
     An array of numbers alone is a prompt that is already cut into tokens.
     """
-    if raw.find(b'"') < 0:  # `in` would first take what it looks for for a number
+    if _QUOTE not in raw:
         return float(raw.count(b",") + 1)
     types = raw.count(b'"type"')
     # An image or a file is a part of a message, and each of those says its type.
@@ -185,8 +184,7 @@ def tokens_of_json(raw: bytes) -> float:
         if not left:
             break
         length = left
-    tokens = tokens if tokens > 0 else 0.0
-    return tokens + roles * _TOKENS_PER_MESSAGE + media * TOKENS_PER_MEDIUM
+    return max(tokens, 0.0) + roles * _TOKENS_PER_MESSAGE + media * TOKENS_PER_MEDIUM
 
 
 def _weight(text: bytes) -> float:
@@ -230,6 +228,4 @@ def _bounded(tokens: float) -> int:
 
 
 def _clamp(value: float, bound: float) -> float:
-    if value > bound:
-        return bound
-    return max(-bound, value)
+    return max(-bound, min(bound, value))

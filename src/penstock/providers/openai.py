@@ -77,6 +77,7 @@ _HEADERS = {
     "accept-encoding": "identity",
     "user-agent": f"penstock/{__version__}",
 }
+_NO_USAGE = b'"usage":null'
 _NO_QUOTA = frozenset(
     {"insufficient_quota", "billing_not_active", "billing_hard_limit_reached", "access_terminated"}
 )
@@ -300,7 +301,7 @@ class OpenAIStreamReader(EventReader):
         if usages == 0:
             return events
         self._has_nulls = True
-        return events if usages == ready.count(b'"usage":null') else 0
+        return events if usages == ready.count(_NO_USAGE) else 0
 
     def _read(self, event: Event) -> bool:
         if event.data == b"[DONE]":
@@ -318,7 +319,7 @@ class OpenAIStreamReader(EventReader):
             return False
         usage = _read_usage(chunk.usage, chunk.service_tier)
         self._usage = usage or self._usage
-        self._has_nulls |= usage is None and (event.data or b"").find(b'"usage":null') >= 0
+        self._has_nulls |= usage is None and (event.data or b"").find(_NO_USAGE) >= 0
         if has_items(chunk.choices):
             self._deltas += 1
             return True
@@ -327,8 +328,9 @@ class OpenAIStreamReader(EventReader):
         return usage is None or not self._hide_usage
 
     def _trimmed(self, passed: bytes) -> bytes:
-        is_bare = not (self._hide_usage and self._has_nulls)
-        return passed if is_bare else passed.replace(b',"usage":null', b"")
+        if self._hide_usage and self._has_nulls:
+            return passed.replace(b"," + _NO_USAGE, b"")
+        return passed
 
 
 @cache

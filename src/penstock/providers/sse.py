@@ -20,7 +20,7 @@ from penstock.errors import UpstreamOversized
 LINE_BYTES_MAX = 1024 * 1024
 EVENT_BYTES_MAX = 4 * 1024 * 1024
 
-_CR: Final = ord("\r")
+CR: Final = ord("\r")
 _LF: Final = ord("\n")
 _END_OF_LINE = rb"(?>\r\n|\n|\r(?!\Z))"  # a CR that comes last may be half of a CRLF
 _BLANK_LINE = re.compile(_END_OF_LINE + _END_OF_LINE)
@@ -118,7 +118,7 @@ def split_events(ready: bytes, event_bytes_max: int = EVENT_BYTES_MAX) -> list[b
 
 def _ends_of_events(ready: bytes) -> Iterator[int]:
     """Where each whole event ends."""
-    if _CR in ready:
+    if CR in ready:
         for blank_line in _BLANK_LINE.finditer(ready):
             yield blank_line.end()
         return
@@ -131,7 +131,7 @@ def _ends_of_events(ready: bytes) -> Iterator[int]:
 def read_event(raw: bytes) -> Event:
     """What one event says. Fields other than ``event`` and ``data`` are of no use here."""
     is_line = raw.startswith(b"data: ") and raw.find(b"\n") == len(raw) - 2 and raw[-1] == _LF
-    if is_line and _CR not in raw:
+    if is_line and CR not in raw:
         return Event("", raw[6:-2])
     name = ""
     data: list[bytes] = []

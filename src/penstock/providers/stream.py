@@ -20,6 +20,7 @@ from penstock.errors import UpstreamInvalid
 from penstock.providers.base import Failure
 from penstock.providers.failures import ErrorText
 from penstock.providers.sse import (
+    CR,
     EVENT_BYTES_MAX,
     LINE_BYTES_MAX,
     Event,
@@ -34,7 +35,6 @@ BYTES_PER_TOKEN = 4
 ENDS_MIN, ENDS_MAX = 2, 3
 """How many events behind a run of deltas are looked at apart from it: finish, usage, end. Nearly
 always the run ends before the last two."""
-_CR = ord("\r")
 
 Classify: TypeAlias = Callable[[int, Mapping[str, str], ErrorText], Failure]
 """A provider's ``classify_error``: status 0 stands for an error inside a stream."""
@@ -100,7 +100,7 @@ class EventReader:
         if self.failure is not None:
             return b""
         # What is ordinary has the ends of its events, unless a CR ends a line, too.
-        is_cut = not self._buffer.is_empty or _CR in chunk or len(chunk) > self.line_bytes_max
+        is_cut = not self._buffer.is_empty or CR in chunk or len(chunk) > self.line_bytes_max
         ready = self._buffer.take(chunk) if is_cut else chunk
         if self._begun and self._are_deltas(ready):
             return self._trimmed(ready)
@@ -108,7 +108,7 @@ class EventReader:
             ready = self._buffer.take(chunk)
         if ready.find(b"data") < 0:
             return ready  # comments and blank lines, however many: not worth a look at each
-        passed = self._pass_ends(ready) if _CR not in ready else self._pass_events(ready)
+        passed = self._pass_ends(ready) if CR not in ready else self._pass_events(ready)
         return self._trimmed(passed)
 
     def flush(self) -> bytes:

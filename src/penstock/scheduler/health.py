@@ -116,9 +116,8 @@ class Health:
         """Back off. Failures of calls that were sent before the pause count once together."""
         if now < self.paused_until:
             return
-        self._count(1.0)
         backoff_seconds = min(PAUSE_SECONDS_MAX, PAUSE_SECONDS_FIRST * 2**self._failures)
-        self._failures = min(self._failures + 1, 16)
+        self.failed()
         if self._window >= self._window_goal:
             self._window_goal = min(self._window, self.in_flight + 1.0)
         self._window = 1.0

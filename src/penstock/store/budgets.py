@@ -73,7 +73,9 @@ class Counter(msgspec.Struct):
     reserved_nano_dollars: int = 0
 
     def move_to(self, day: int) -> None:
-        """Begin a later day, and a new month where one has begun."""
+        """Begin a new day, and a new month where one has begun."""
+        if day <= self.day:
+            return
         month = month_of(day)
         self.spent_before = self.spent_month if month == self.month else Spent()
         self.day, self.month, self.spent_day = day, month, Spent()
@@ -125,9 +127,9 @@ class Budgets:
             for scope in scopes:
                 counter = self.counter(scope, today)
                 if day == today:
-                    _add(counter.spent_day, spent)
+                    counter.spent_day.add(*msgspec.structs.astuple(spent))
                 elif month_of(day) == counter.month:
-                    _add(counter.spent_before, spent)
+                    counter.spent_before.add(*msgspec.structs.astuple(spent))
 
     def reserve(
         self, tenant: str, key_id: str, tokens: int, nano_dollars: int
@@ -170,17 +172,11 @@ class Budgets:
         today, arrived = day_of(self._wall()), day_of(row.arrived_at)
         tokens, nano_dollars = row.tokens_input + row.tokens_output, row.nano_dollars or 0
         for counter in reservation.counters:
-            if counter.day < today:
-                counter.move_to(today)
+            counter.move_to(today)
             if arrived == counter.day:
-                total = counter.spent_day
+                counter.spent_day.add(1, tokens, nano_dollars)
             elif month_of(arrived) == counter.month:
-                total = counter.spent_before
-            else:
-                continue
-            total.calls += 1
-            total.tokens += tokens
-            total.nano_dollars += nano_dollars
+                counter.spent_before.add(1, tokens, nano_dollars)
 
     def names(self, kind: Literal["key", "tenant"]) -> list[str]:
         """Whose spending is counted, of that kind."""
@@ -191,9 +187,7 @@ class Budgets:
         counter = self._counters.get(scope)
         if counter is None:
             counter = self._counters[scope] = Counter()
-        today = day_of(self._wall()) if today is None else today
-        if counter.day < today:
-            counter.move_to(today)
+        counter.move_to(day_of(self._wall()) if today is None else today)
         return counter
 
     def _exceeded(
@@ -233,9 +227,3 @@ def _reset(period: Period, today: int) -> datetime:
     if period == "day":
         return now + timedelta(days=1)
     return (now.replace(day=1) + timedelta(days=32)).replace(day=1)
-
-
-def _add(total: Spent, spent: Spent) -> None:
-    total.calls += spent.calls
-    total.tokens += spent.tokens
-    total.nano_dollars += spent.nano_dollars

@@ -78,6 +78,12 @@ class Spent(msgspec.Struct):
     tokens: int = 0
     nano_dollars: int = 0
 
+    def add(self, calls: int, tokens: int, nano_dollars: int) -> None:
+        """So much more."""
+        self.calls += calls
+        self.tokens += tokens
+        self.nano_dollars += nano_dollars
+
 
 _INSERT = (
     "INSERT INTO calls VALUES "
@@ -105,9 +111,7 @@ def write_rows(connection: sqlite3.Connection, rows: list[CallRow]) -> None:
     sums: dict[tuple[int, str, str], Spent] = {}
     for row in rows:
         spent = sums.setdefault((day_of(row.arrived_at), row.tenant, row.key_id), Spent())
-        spent.calls += 1
-        spent.tokens += row.tokens_input + row.tokens_output
-        spent.nano_dollars += row.nano_dollars or 0
+        spent.add(1, row.tokens_input + row.tokens_output, row.nano_dollars or 0)
     connection.executemany(
         _SPEND, [(*key, *msgspec.structs.astuple(spent)) for key, spent in sums.items()]
     )

@@ -100,7 +100,7 @@ class AgentDoor:
                 shape=ErrorShape.OPENAI,
                 door="agent",
                 desk=desk,
-                bodies=DoorBodies(asked, {} if shown is None else {200: shown}, other=other),
+                bodies=DoorBodies.showing(shown, asked, other),
             )
             return Route(path, door, methods=[method] if isinstance(method, str) else method)
 
